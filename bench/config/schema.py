@@ -1,0 +1,306 @@
+"""The vocabulary of a comparison file. Names follow torchvision's reference recipes where they have one.
+
+Every field says what it means, in which unit. Nothing here imports torch. A comparison is *resolved*
+(``bench.config.resolve``) into one ``RunSpec`` per run and seed, which holds every value that matters and
+whose hash is the run's identity.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+#: Raised whenever numbers measured under the old and the new code must not be compared. Part of every row.
+PROTOCOL_VERSION = 1
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$", max_length=100)]
+
+
+class Strict(BaseModel):
+    """Unknown keys, near-miss types (a string for a number) and non-finite numbers are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class MethodConfig(Strict):
+    """Base of every method's own options."""
+
+
+class Data(Strict):
+    """The data set and how it is divided."""
+
+    name: str = Field(description="A data set of `bench list datasets`.")
+    root: str | None = Field(None, description="Folder that holds the data; --data-root wins over it, the "
+                             "environment variable BENCH_DATA_ROOT stands in for it.")
+    download: bool = Field(False, description="Fetch the data where the network allows it.")
+    val_size: int | Fraction = Field(0.1, description="Validation part cut from the training set under "
+                                     "`protocol: holdout`: images (integer) or a fraction.")
+    split_seed: int = Field(0, ge=0, description="Seed of the split; all runs of a comparison share it.")
+    split_file: str | None = Field(None, description="A stored split (split-*.npz) to use instead of cutting one.")
+    train_subset: int | None = Field(None, ge=1, description="Use only so many training images (after the split).")
+    val_subset: int | None = Field(None, ge=1, description="Use only so many validation images.")
+    test_subset: int | None = Field(None, ge=1, description="Use only so many test images.")
+    mean: tuple[float, float, float] | None = Field(None, description="Normalisation mean per channel, pixels in "
+                                                    "[0, 1]; default: the data set's own.")
+    std: tuple[float, float, float] | None = Field(None, description="Normalisation std per channel.")
+    num_classes: int | None = Field(None, ge=2, description="Classes that image_folder must have; default: as found.")
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return _floats(value)
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and min(value) <= 0:
+            raise ValueError("every std must be greater than 0")
+        return value
+
+    @field_validator("val_size")
+    @classmethod
+    def _at_least_one(cls, value: int | float) -> int | float:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1 image, or a fraction between 0 and 1")
+        return value
+
+
+class Recipe(Strict):
+    """How a stage is trained. All lengths are in epochs unless `iterations` sets the length of the stage."""
+
+    # length and batch
+    epochs: int | None = Field(10, ge=1, description="Passes over the training part.")
+    iterations: int | None = Field(None, ge=1, description="Optimiser steps; replaces `epochs`, and milestones, "
+                                   "warmup and step size are then in steps too.")
+    batch_size: int = Field(128, ge=1, description="Images per optimiser step, over all processes together.")
+    drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
+    # optimiser
+    opt: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    lr: float = Field(0.1, gt=0, description="Learning rate after warmup.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
+    nesterov: bool = Field(False, description="Nesterov momentum (sgd).")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of adamw.")
+    eps: float = Field(1e-8, gt=0, description="Epsilon of adamw.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of everything without a rule of its own.")
+    norm_weight_decay: float | None = Field(None, ge=0, description="Weight decay of normalisation parameters.")
+    bias_weight_decay: float | None = Field(None, ge=0, description="Weight decay of parameters called bias.")
+    weight_decay_overrides: dict[str, float] = Field(
+        default_factory=dict,
+        description="Weight decay by fnmatch pattern over parameter names; wins over the other rules "
+        "('*relative_position_bias_table': 0.0).",
+    )
+    clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
+    # schedule
+    lr_scheduler: Literal["constant", "multistep", "step", "cosine", "exponential"] = Field(
+        "cosine", description="Shape of the learning rate after warmup.")
+    lr_milestones: tuple[int, ...] = Field((), description="multistep: where the rate is multiplied by lr_gamma.")
+    lr_step_size: int = Field(30, ge=1, description="step: the distance between drops.")
+    lr_gamma: float = Field(0.1, gt=0, description="Factor of multistep, step and exponential.")
+    lr_min: float = Field(0.0, ge=0, description="cosine: the rate at the end.")
+    lr_warmup_epochs: int = Field(0, ge=0, description="Length of the warmup.")
+    lr_warmup_method: Literal["linear", "constant"] = Field("linear", description="Shape of the warmup.")
+    lr_warmup_decay: float = Field(0.01, gt=0, le=1, description="The warmup starts at this fraction of lr.")
+    lr_per_step: bool = Field(False, description="Change the rate at every step instead of once an epoch "
+                              "(cosine, linear warmup); always so under `iterations`.")
+    # loss and mixing
+    label_smoothing: Probability = Field(0.0, description="Label smoothing of cross-entropies on labels.")
+    mixup_alpha: float = Field(0.0, ge=0, description="Mixup; with cutmix too, one of the two per batch.")
+    cutmix_alpha: float = Field(0.0, ge=0, description="CutMix.")
+    # augmentation
+    train_crop: Literal["auto", "pad", "resized", "center", "none"] = Field(
+        "auto", description="pad: zero padding and a random crop; resized: RandomResizedCrop; center: as in "
+        "evaluation; auto: pad for small images, resized for large ones.")
+    crop_padding: int = Field(4, ge=0, description="Padding of train_crop: pad, in pixels a side.")
+    hflip_prob: Probability | None = Field(None, description="Horizontal flip; default: the data set's own.")
+    auto_augment: Literal["ra", "ta_wide", "augmix", "imagenet", "cifar10", "svhn"] | None = Field(
+        None, description="RandAugment, TrivialAugmentWide, AugMix or an AutoAugment policy.")
+    ra_magnitude: int = Field(9, ge=0, le=30, description="Magnitude of RandAugment.")
+    augmix_severity: int = Field(3, ge=1, le=10, description="Severity of AugMix.")
+    random_erase: Probability = Field(0.0, description="Random erasing, after normalisation.")
+    ra_reps: int = Field(1, ge=1, description="Repeated augmentation: times each image stands in a row; the "
+                         "epoch keeps its number of batches.")
+    # image sizes (ignored where the images are small and fixed)
+    train_crop_size: int | None = Field(None, ge=8, description="Side of training images; default: the data set's.")
+    val_resize_size: int | None = Field(None, ge=8, description="Shorter side before the evaluation crop.")
+    val_crop_size: int | None = Field(None, ge=8, description="Side of evaluation images.")
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field("bilinear", description="Of every resize.")
+    # averaging
+    model_ema: bool = Field(False, description="Evaluate an exponential moving average of the weights.")
+    model_ema_steps: int = Field(32, ge=1, description="Steps between updates of the average.")
+    model_ema_decay: float = Field(0.99998, gt=0, lt=1, description="Decay as in torchvision's references: "
+                                   "adjusted by batch size, steps and epochs.")
+    # execution: does not belong to a run's identity unless it changes the arithmetic
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="Mixed precision of training and evaluation.")
+    channels_last: bool = Field(False, description="Memory format of images and weights.")
+    compile: bool = Field(False, description="torch.compile of the training step.")
+    sync_batchnorm: bool = Field(False, description="Batch statistics over all processes instead of each its own.")
+    loader: Literal["auto", "resident", "workers"] = Field(
+        "auto", description="resident: whole set as uint8 on the device; workers: worker processes; auto: "
+        "resident for small images, unless an augmentation needs workers.")
+    workers: int = Field(4, ge=0, description="Worker processes of the loader, per process; 0: none.")
+    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; default: every epoch.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("iterations") is not None and "epochs" not in values:
+            values = {**values, "epochs": None}
+        return values
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _amp(cls, value: Any) -> Any:
+        return {True: "fp16", False: "off"}[value] if isinstance(value, bool) else value
+
+    @field_validator("betas", mode="before")
+    @classmethod
+    def _betas(cls, value: Any) -> Any:
+        return _floats(value)
+
+    @field_validator("lr_milestones", mode="before")
+    @classmethod
+    def _milestones(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_in_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("each beta must lie in [0, 1)")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("give `epochs` or `iterations`, one of them (set the other to null)")
+        length = self.epochs or self.iterations or 0
+        if self.lr_warmup_epochs >= length and self.lr_warmup_epochs > 0:
+            raise ValueError(f"lr_warmup_epochs ({self.lr_warmup_epochs}) must be shorter than the training ({length})")
+        if self.lr_scheduler == "multistep" and not self.lr_milestones:
+            raise ValueError("lr_scheduler: multistep needs lr_milestones")
+        if self.lr_scheduler != "multistep" and self.lr_milestones:
+            raise ValueError(f"lr_milestones do nothing under lr_scheduler: {self.lr_scheduler}")
+        if any(m < 0 for m in self.lr_milestones) or list(self.lr_milestones) != sorted(set(self.lr_milestones)):
+            raise ValueError("lr_milestones must grow")
+        if self.nesterov and (self.opt != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs opt: sgd and a momentum greater than 0")
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min ({self.lr_min}) is greater than lr ({self.lr})")
+        if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size < 2:
+            raise ValueError("mixup and cutmix need a batch_size of at least 2")
+        if self.loader == "resident" and self.auto_augment:
+            raise ValueError("auto_augment needs loader: workers (or auto)")
+        return self
+
+
+#: Fields of the recipe that cannot change a result and so stay out of a run's identity.
+EXECUTION_ONLY = frozenset({"workers", "checkpoint_every"})
+
+
+class Evaluate(Strict):
+    """What is measured after training."""
+
+    batch_size: int = Field(256, ge=1, description="Images per evaluation batch (does not change results).")
+    policies: tuple[str, ...] = Field((), description="Policies besides each operating point by itself; "
+                                      "default: those that fit the method.")
+    confidence_level: Fraction = Field(0.95, description="Level of every interval.")
+
+    @field_validator("policies", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Run(Strict):
+    """One entry of `runs:`."""
+
+    name: RunName = Field(description="Name in tables and plots; unique in the file.")
+    method: str = Field(description="A method of `bench list methods`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The method's own options.")
+    label: str | None = Field(None, description="How plots call the run; default: its name.")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="What this run changes in the shared recipe.")
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict,
+                                              description="What this run changes in the recipe of one stage.")
+    data: dict[str, Any] = Field(default_factory=dict, description="Normalisation of this run (mean, std), for "
+                                 "imported weights; the data set and its split are shared.")
+    seeds: tuple[int, ...] | None = Field(None, description="Seeds of this run; default: the comparison's.")
+    weights: str | None = Field(None, description="Start from these weights (our checkpoint, or a state_dict file).")
+    arch: str | None = Field(None, description="Published architecture that `weights` belong to, where the file "
+                             "holds published names; see `bench import`.")
+    evaluate_only: bool = Field(False, description="Measure `weights` without training.")
+    skip: str | None = Field(None, description="Leave this run out, for this reason; it stays in the tables as skipped.")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Run:
+        if self.evaluate_only and not self.weights:
+            raise ValueError("evaluate_only needs weights: FILE")
+        if self.arch and not self.weights:
+            raise ValueError("arch names what `weights` belong to; give weights: FILE too")
+        unknown = set(self.data) - {"mean", "std"}
+        if unknown:
+            raise ValueError(f"a run may change mean and std of the data, not {', '.join(sorted(unknown))}")
+        return self
+
+
+class Comparison(Strict):
+    """A whole file: data, shared recipe, runs."""
+
+    name: RunName = Field(description="Name of the comparison; its results go to results/<name>.")
+    title: str | None = Field(None, description="Heading of tables and plots.")
+    data: Data = Field(description="Data set and split.")
+    recipe: Recipe = Field(default_factory=Recipe, description="Recipe that all runs share.")
+    protocol: Literal["holdout", "published"] = Field(
+        "holdout", description="holdout: a validation part is cut from the training set and every choice is made "
+        "on it; published: the whole training set is trained on, and only what needs no choice is reported.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="What is measured.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Seeds: each run is trained once per seed.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run; auto takes CUDA where it is.")
+    threads: int | None = Field(None, ge=1, description="CPU threads per run; default: torch's own.")
+    deterministic: bool = Field(False, description="Only deterministic kernels on CUDA; slower.")
+    out: str | None = Field(None, description="Folder of the results; default: results/<name>.")
+    timeout_minutes: float | None = Field(None, gt=0, description="A run that takes longer is stopped: status timeout.")
+    runs: tuple[Run, ...] = Field(min_length=1, description="What is compared.")
+
+    @field_validator("seeds", "runs", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a seed stands twice")
+        if any(not 0 <= seed < 2**31 for seed in value):
+            raise ValueError("seeds lie between 0 and 2147483647")
+        return value
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Comparison:
+        seen: set[str] = set()
+        for run in self.runs:
+            if run.name.lower() in seen:
+                raise ValueError(f"two runs are called '{run.name}' (names differ in more than case)")
+            seen.add(run.name.lower())
+        return self
+
+
+def _floats(value: Any) -> Any:
+    """YAML lists of numbers as tuples of floats: [0, 0.5] is meant as (0.0, 0.5)."""
+    if isinstance(value, (list, tuple)):
+        return tuple(float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value)
+    return value
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -1,0 +1,39 @@
+"""The errors that a user may see, each with the exit code that the command line gives it."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """Something the user can act on. Printed as one line, never as a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(BenchError):
+    """The configuration, an option or a file that it names is wrong; nothing was run."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        self.where = where
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class DataError(BenchError):
+    """A data set is missing, incomplete or damaged."""
+
+
+class WeightsError(BenchError):
+    """Weights that do not fit: every key that is missing, left over or of another shape is named."""
+
+
+class CostError(BenchError):
+    """An operation that no counter knows, or two counters that disagree."""
+
+
+class RunError(BenchError):
+    """A run failed; the others are not touched."""
+
+
+class Diverged(RunError):
+    """The training loss is no longer a finite number."""
