@@ -1,0 +1,93 @@
+"""Files that are either whole or not there: written beside their place, synchronised, then renamed.
+
+A killed process leaves at most a hidden ``.tmp-*`` file; whoever holds the folder's lock may sweep those
+away with ``remove_leftovers``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bench.errors import RunError
+
+PREFIX = ".tmp-"
+
+#: What an operating system says when a place cannot be written to, as opposed to a mistake of ours.
+_UNWRITABLE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A path to write to; when the block ends without an error it has become ``path``.
+
+    The temporary file lies in the same folder (made if missing) and keeps the suffix. File and folder are
+    synchronised to the disk. On an error the file is removed and an older ``path`` stays as it was.
+    Raises RunError, naming ``path``, where the disk is full or the place may not be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        if error.errno in _UNWRITABLE:
+            raise RunError(f"cannot write {path}: {error.strerror}") from error
+        raise
+    finally:
+        with suppress(OSError):  # gone after the rename; never hides the error that brought us here
+            temporary.unlink()
+
+
+def write_bytes_atomic(path: str | Path, content: bytes) -> None:
+    """Write a whole file at once, or leave the old one."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write a whole text file at once (UTF-8, line ends as given), or leave the old one."""
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_json_atomic(path: str | Path, value: Any) -> None:
+    """Write JSON that another program can read: indented, keys as given, NaN refused (ValueError)."""
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Remove what killed processes left below a folder, and return it. Only for the holder of its lock."""
+    leftovers = [found for found in sorted(Path(folder).rglob(f"{PREFIX}*")) if found.is_file()]
+    for leftover in leftovers:
+        with suppress(OSError):
+            leftover.unlink()
+    return leftovers
+
+
+def _sync(path: Path) -> None:
+    """Push a file, or the entries of a folder, to the disk. Folders cannot be opened on every system."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
