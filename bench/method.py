@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bench.config.data import DataSpec
+from bench.config.stage import Stage
 from bench.errors import WeightsError
 
 if TYPE_CHECKING:
-    from bench.config.schema import MethodConfig, Recipe
+    from bench.config.schema import MethodConfig
 
 __all__ = ["Arch", "Batch", "DataSpec", "Decisions", "Executed", "Method", "Plan", "Point", "Stage", "Unit"]
 
@@ -38,31 +39,6 @@ class Batch(NamedTuple):
     targets: Tensor
     labels: Tensor
     clean_images: Tensor
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training.
-
-    name: what configurations and rows call it.
-    start_from: the stage whose final weights ``prepare`` receives; None starts from a fresh network.
-    recipe: what this stage changes in the shared recipe (keys of ``bench.config.schema.Recipe``). A run's
-        own ``stages: {name: {...}}`` still wins over it.
-    trains: fnmatch patterns over parameter names; a parameter that none matches gets ``requires_grad=False``.
-    options: the method options that this stage depends on, for its content address. None means all of
-        them. Stages that share data, recipe, seed, options and predecessors are trained once.
-    resolved: the recipe in force, filled in by the harness before any hook sees the stage.
-    """
-
-    name: str
-    start_from: str | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    trains: tuple[str, ...] = ("*",)
-    options: Mapping[str, Any] | None = None
-    resolved: Recipe | None = None
-
-    def resolve(self, recipe: Recipe) -> Stage:
-        return replace(self, resolved=recipe)
 
 
 @dataclass(frozen=True)
@@ -150,8 +126,12 @@ class Method(ABC):
         return type(self).__name__.lower()
 
     def stages(self) -> Sequence[Stage]:
-        """The stages of training, in order; the last one's network is evaluated."""
-        return [Stage("train")]
+        """The stages of training, in order; the last one's network is evaluated.
+
+        They are the configuration's (``Config.stages()``), so that a file which names a stage that does
+        not exist is refused before torch is imported. Define them there.
+        """
+        return self.config.stages()
 
     # ---- training ---------------------------------------------------------------------------------
     @abstractmethod

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from bench.config.stage import Stage
+
 #: Raised whenever numbers measured under the old and the new code must not be compared. Part of every row.
 PROTOCOL_VERSION = 1
 
@@ -28,6 +30,10 @@ class Strict(BaseModel):
 
 class MethodConfig(Strict):
     """Base of every method's own options."""
+
+    def stages(self) -> list[Stage]:
+        """The stages of training under these options, in order; the last one's network is evaluated."""
+        return [Stage("train")]
 
 
 class Data(Strict):
@@ -207,6 +213,8 @@ class Evaluate(Strict):
     batch_size: int = Field(256, ge=1, description="Images per evaluation batch (does not change results).")
     policies: tuple[str, ...] = Field((), description="Policies besides each operating point by itself; "
                                       "default: those that fit the method.")
+    validate_every: int | None = Field(None, ge=1, description="Epochs between looks at the validation part while "
+                                       "training, for the curves; nothing is chosen by them.")
     confidence_level: Fraction = Field(0.95, description="Level of every interval.")
 
     @field_validator("policies", mode="before")

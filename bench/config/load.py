@@ -1,0 +1,215 @@
+"""File + command line -> one checked ``Comparison`` with the origin of every value.
+
+``extends: base.yaml`` starts from another file; ``include: [fragments/*.yaml]`` adds fragments (sorted by
+name where a pattern matches several; a pattern may match none). Sections merge key by key, lists replace,
+``runs`` merge by name. Precedence: command line > file > included fragments > extended file > defaults.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.config.messages import explain_errors
+from bench.config.schema import Comparison
+from bench.config.source import Node, Origin, parse_yaml, read_yaml
+from bench.errors import ConfigError
+from bench.registry import did_you_mean
+
+COMMAND_LINE = Origin("command line")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A comparison, the tree it came from (with origins) and the file."""
+
+    comparison: Comparison
+    tree: Node
+    path: Path
+
+    def origin(self, *path: str | int) -> Origin:
+        return self.tree.origin_of(path)
+
+
+def load_config(
+    path: str | Path,
+    *,
+    settings: Sequence[str] = (),
+    only: Sequence[str] = (),
+    **overrides: Any,
+) -> Loaded:
+    """Read, merge and check a comparison file. Raises ConfigError; imports no torch.
+
+    settings: "path.to.key=value" as after ``--set``; a run is named as ``runs.NAME.key``, all of them as
+    ``runs.*.key``. only: keep these runs. overrides: top-level values that are not None, and ``data_root``.
+    """
+    path = Path(path)
+    tree = _read(path, ())
+    for setting in settings:
+        _apply_setting(tree, setting)
+    for key, value in overrides.items():
+        if value is None:
+            continue
+        target, name = (_section(tree, "data"), "root") if key == "data_root" else (tree, key)
+        target.value[name] = _as_node(value, COMMAND_LINE)
+    comparison = check_comparison(tree)
+    if only:
+        names = [run.name for run in comparison.runs]
+        for name in only:
+            if name not in names:
+                raise ConfigError(f"--only {name}: no such run{did_you_mean(name, names)}", where=str(path))
+        keep = [i for i, run in enumerate(comparison.runs) if run.name in only]
+        tree.value["runs"].value = [tree.value["runs"].value[i] for i in keep]
+        comparison = comparison.model_copy(update={"runs": tuple(comparison.runs[i] for i in keep)})
+    return Loaded(comparison, tree, path)
+
+
+def check_comparison(tree: Node) -> Comparison:
+    """Tree -> Comparison, or one ConfigError with a line per problem."""
+    try:
+        return Comparison.model_validate(tree.plain())
+    except ValidationError as error:
+        raise explain_errors(error, Comparison, tree) from None
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Node:
+    real = path.resolve()
+    if real in above:
+        raise ConfigError("extends or includes itself", where=str(path))
+    tree = read_yaml(path)
+    chain = (*above, real)
+    base = Node({}, tree.origin)
+    for name in _paths(tree, "extends"):
+        base = merge(base, _read(_beside(path, name, tree.origin_of(("extends",))), chain))
+    for pattern in _paths(tree, "include"):
+        for fragment in _matches(path, pattern, tree.origin_of(("include",))):
+            base = merge(base, _read(fragment, chain))
+    own = {key: node for key, node in tree.value.items() if key not in ("extends", "include")}
+    return merge(base, Node(own, tree.origin))
+
+
+def _paths(tree: Node, key: str) -> list[str]:
+    node = tree.value.get(key)
+    if node is None or node.value is None:
+        return []
+    value = node.plain()
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ConfigError(f"{key}: takes a file or a list of files, not {name!r}", where=str(node.origin))
+    return names
+
+
+def _beside(path: Path, name: str, origin: Origin) -> Path:
+    found = path.parent / name
+    if not found.is_file():
+        raise ConfigError(f"extends: no such file: {name}", where=str(origin))
+    return found
+
+
+def _matches(path: Path, pattern: str, origin: Origin) -> list[Path]:
+    if not glob.has_magic(pattern):
+        if not (path.parent / pattern).is_file():
+            raise ConfigError(f"include: no such file: {pattern}", where=str(origin))
+        return [path.parent / pattern]
+    found = sorted(glob.glob(pattern, root_dir=path.parent or "."))
+    return [path.parent / name for name in found if (path.parent / name).is_file()]
+
+
+def merge(base: Node, over: Node, *, top: bool = True) -> Node:
+    """``over`` on ``base``: sections key by key, ``runs`` by name, everything else replaced."""
+    if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
+        return over
+    merged = dict(base.value)
+    for key, node in over.value.items():
+        if key in merged and top and key == "runs":
+            merged[key] = _merge_runs(merged[key], node)
+        elif key in merged:
+            merged[key] = merge(merged[key], node, top=False)
+        else:
+            merged[key] = node
+    return Node(merged, over.origin if over.value else base.origin)
+
+
+def _merge_runs(base: Node, over: Node) -> Node:
+    if not (isinstance(base.value, list) and isinstance(over.value, list)):
+        return over
+    runs = list(base.value)
+    names = [_run_name(run) for run in runs]
+    for run in over.value:
+        name = _run_name(run)
+        if name is not None and name in names:
+            at = names.index(name)
+            runs[at] = merge(runs[at], run, top=False)
+        else:
+            runs.append(run)
+    return Node(runs, over.origin)
+
+
+def _run_name(run: Node) -> str | None:
+    name = run.value.get("name") if isinstance(run.value, dict) else None
+    return name.value if name is not None and isinstance(name.value, str) else None
+
+
+def _apply_setting(tree: Node, setting: str) -> None:
+    where = f"--set {setting}"
+    key, equals, text = setting.partition("=")
+    if not equals or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", key.strip()):
+        raise ConfigError("takes path.to.key=value", where=where)
+    value = parse_yaml(text, where)
+    value = _as_node(value.plain() if text.strip() else None, COMMAND_LINE)
+    steps = key.strip().split(".")
+    if steps[0] != "runs":
+        _set(tree, steps, value, where)
+        return
+    runs = tree.value.get("runs")
+    if runs is None or not isinstance(runs.value, list):
+        raise ConfigError("the file has no runs", where=where)
+    for run, rest in _select_runs(runs.value, steps[1:], where):
+        _set(run, rest, value, where)
+
+
+def _select_runs(runs: list[Node], steps: list[str], where: str) -> Iterable[tuple[Node, list[str]]]:
+    if steps and steps[0] == "*":
+        return [(run, steps[1:]) for run in runs]
+    names = {_run_name(run): run for run in runs}
+    for length in range(len(steps) - 1, 0, -1):  # a run's name may hold dots
+        name = ".".join(steps[:length])
+        if name in names:
+            return [(names[name], steps[length:])]
+    asked = steps[0] if steps else ""
+    raise ConfigError(f"no run '{asked}'{did_you_mean(asked, [n for n in names if n])}", where=where)
+
+
+def _set(node: Node, steps: list[str], value: Node, where: str) -> None:
+    if not steps:
+        raise ConfigError("names a whole section; name a key in it", where=where)
+    for step in steps[:-1]:
+        if not isinstance(node.value, dict):
+            raise ConfigError(f"'{step}' is no section", where=where)
+        node = _section(node, step)
+    if not isinstance(node.value, dict):
+        raise ConfigError(f"'{steps[-1]}' is no key of a section", where=where)
+    node.value[steps[-1]] = value
+
+
+def _section(node: Node, key: str) -> Node:
+    child = node.value.get(key)
+    if child is None or child.value is None or not isinstance(child.value, dict):
+        child = Node({}, COMMAND_LINE)
+        node.value[key] = child
+    return child
+
+
+def _as_node(value: Any, origin: Origin) -> Node:
+    if isinstance(value, dict):
+        return Node({str(k): _as_node(v, origin) for k, v in value.items()}, origin)
+    if isinstance(value, (list, tuple)):
+        return Node([_as_node(v, origin) for v in value], origin)
+    return Node(value, origin)

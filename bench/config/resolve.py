@@ -1,0 +1,268 @@
+"""Comparison -> one ``RunSpec`` per run and seed: every value that matters, fully written out.
+
+A value of a stage's recipe comes from, later ones winning: the schema's default, the comparison's
+``recipe``, the run's ``recipe``, the method's own stage, the run's ``stages: {name: ...}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.config.load import Loaded
+from bench.config.messages import explain_errors
+from bench.config.schema import (
+    EXECUTION_ONLY,
+    PROTOCOL_VERSION,
+    Data,
+    Evaluate,
+    MethodConfig,
+    Recipe,
+    Run,
+    RunName,
+    Strict,
+)
+from bench.config.source import DEFAULT, Node, Origin
+from bench.config.stage import Stage
+from bench.errors import ConfigError
+from bench.registry import did_you_mean, method_config
+
+
+class StageSpec(Strict):
+    """A stage with its whole recipe."""
+
+    name: str
+    start_from: str | None
+    recipe: Recipe
+    options: dict[str, Any]
+
+
+class RunSpec(Strict):
+    """One run of one seed. What belongs to its identity is hashed into ``run_id``."""
+
+    protocol_version: int = PROTOCOL_VERSION
+    comparison: str
+    run: RunName
+    label: str
+    method: str
+    options: dict[str, Any]
+    stages: tuple[StageSpec, ...]
+    data: Data
+    protocol: str
+    seed: int
+    evaluate: Evaluate
+    device: str
+    threads: int | None
+    deterministic: bool
+    weights: str | None
+    weights_sha256: str | None
+    arch: str | None
+    evaluate_only: bool
+    skip: str | None
+    timeout_minutes: float | None
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hex digits over everything that can change this run's numbers."""
+        return digest(self.identity())[:12]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.run}-seed{self.seed}-{self.run_id[:8]}"
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            **self.data_identity(),
+            "method": self.method,
+            "options": self.options,
+            "stages": [{"name": s.name, "start_from": s.start_from, "recipe": recipe_identity(s.recipe)}
+                       for s in self.stages],
+            "weights": self.weights_sha256 or self.weights,
+            "arch": self.arch,
+            "evaluate_only": self.evaluate_only,
+            "evaluate": self.evaluate.model_dump(mode="json", exclude={"batch_size", "validate_every"}),
+            "deterministic": self.deterministic,
+        }  # fmt: skip
+
+    def data_identity(self) -> dict[str, Any]:
+        """The part of the identity that every stage shares."""
+        return {
+            "protocol_version": self.protocol_version,
+            "data": self.data.model_dump(mode="json", exclude={"root", "download"}),
+            "protocol": self.protocol,
+            "seed": self.seed,
+        }
+
+
+def recipe_identity(recipe: Recipe) -> dict[str, Any]:
+    """A recipe without what cannot change a result."""
+    return recipe.model_dump(mode="json", exclude=set(EXECUTION_ONLY))
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class Resolved:
+    """A run with the origin of each value of its recipes (for ``bench explain``)."""
+
+    run: Run
+    config: MethodConfig
+    stages: list[StageSpec]
+    origins: dict[str, dict[str, Origin]] = field(default_factory=dict)
+
+
+def resolve(loaded: Loaded) -> list[RunSpec]:
+    """All runs of a comparison, in file order, one per seed. Raises ConfigError; imports no torch where
+    the methods register their options by themselves."""
+    comparison = loaded.comparison
+    specs = []
+    for index, run in enumerate(comparison.runs):
+        resolved = resolve_run(loaded, index)
+        data = comparison.data.model_copy(update=_normalisation(loaded, index, run))
+        weights = _find_weights(loaded, index, run)
+        for seed in run.seeds if run.seeds is not None else comparison.seeds:
+            specs.append(RunSpec(
+                comparison=comparison.name, run=run.name, label=run.label or run.name, method=run.method,
+                options=resolved.config.model_dump(mode="json"), stages=tuple(resolved.stages), data=data,
+                protocol=comparison.protocol, seed=seed, evaluate=comparison.evaluate,
+                device=comparison.device, threads=comparison.threads, deterministic=comparison.deterministic,
+                weights=str(weights) if weights else None,
+                weights_sha256=file_sha256(weights) if weights else None, arch=run.arch,
+                evaluate_only=run.evaluate_only, skip=run.skip, timeout_minutes=comparison.timeout_minutes,
+            ))  # fmt: skip
+    return specs
+
+
+def resolve_run(loaded: Loaded, index: int) -> Resolved:
+    """One run's options and stage recipes, checked."""
+    run = loaded.comparison.runs[index]
+    at: tuple[str | int, ...] = ("runs", index)
+    try:
+        model = method_config(run.method)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=str(loaded.origin(*at, "method"))) from None
+    try:
+        config = model.model_validate(run.options)
+    except ValidationError as error:
+        raise explain_errors(error, model, loaded.tree, (*at, "options")) from None
+    stages = config.stages()
+    names = [stage.name for stage in stages]
+    for name in run.stages:
+        if name not in names:
+            raise ConfigError(
+                f"run '{run.name}' has no stage '{name}'{did_you_mean(name, names)}",
+                where=str(loaded.origin(*at, "stages", name)),
+            )
+    resolved = Resolved(run, config, [])
+    for stage in stages:
+        recipe, origins = _stage_recipe(loaded, index, run, stage)
+        options = dict(stage.options) if stage.options is not None else config.model_dump(mode="json")
+        resolved.stages.append(
+            StageSpec(name=stage.name, start_from=stage.start_from, recipe=recipe, options=options)
+        )
+        resolved.origins[stage.name] = origins
+    return resolved
+
+
+def _stage_recipe(
+    loaded: Loaded, index: int, run: Run, stage: Stage
+) -> tuple[Recipe, dict[str, Origin]]:
+    at: tuple[str | int, ...] = ("runs", index)
+    method = Origin(f"stage '{stage.name}' of method {run.method}")
+    layers: list[tuple[dict[str, Any], tuple[str | int, ...] | Origin]] = [
+        (_said(loaded.tree, ("recipe",)), ("recipe",)),
+        (dict(run.recipe), (*at, "recipe")),
+        (dict(stage.recipe), method),
+        (dict(run.stages.get(stage.name, {})), (*at, "stages", stage.name)),
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    trees: dict[str, Node] = {}
+    for layer, source in layers:
+        for key in _displaced(layer):
+            values.pop(key, None)
+            origins.pop(key, None)
+        for key, value in layer.items():
+            origin = source if isinstance(source, Origin) else loaded.origin(*source, key)
+            values[key] = value
+            origins[key] = origin
+            found = None if isinstance(source, Origin) else loaded.tree.find((*source, key))
+            trees[key] = found if found is not None else _wrap(value, origin)
+    root = Node({key: trees[key] for key in values}, loaded.origin(*at))
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problem = explain_errors(error, Recipe, root)
+        raise ConfigError(_name_run(str(problem), run.name)) from None
+    return recipe, {name: origins.get(name, DEFAULT) for name in Recipe.model_fields}
+
+
+def _name_run(lines: str, name: str) -> str:
+    return "\n".join(f"{line} (run '{name}')" for line in lines.splitlines())
+
+
+def _displaced(layer: dict[str, Any]) -> list[str]:
+    """What a layer silently takes the place of: the other kind of length, another schedule's milestones."""
+    gone = []
+    if layer.get("epochs") is not None and "iterations" not in layer:
+        gone.append("iterations")
+    if layer.get("iterations") is not None and "epochs" not in layer:
+        gone.append("epochs")
+    if layer.get("lr_scheduler", "multistep") != "multistep" and "lr_milestones" not in layer:
+        gone.append("lr_milestones")
+    return gone
+
+
+def _said(tree: Node, path: tuple[str | int, ...]) -> dict[str, Any]:
+    node = tree.find(path)
+    return node.plain() if node is not None and isinstance(node.value, dict) else {}
+
+
+def _wrap(value: Any, origin: Origin) -> Node:
+    if isinstance(value, dict):
+        return Node({key: _wrap(child, origin) for key, child in value.items()}, origin)
+    if isinstance(value, (list, tuple)):
+        return Node([_wrap(child, origin) for child in value], origin)
+    return Node(value, origin)
+
+
+def _normalisation(loaded: Loaded, index: int, run: Run) -> dict[str, Any]:
+    if not run.data:
+        return {}
+    try:
+        checked = Data.model_validate({"name": loaded.comparison.data.name, **run.data})
+    except ValidationError as error:
+        raise explain_errors(error, Data, loaded.tree, ("runs", index, "data")) from None
+    return {key: getattr(checked, key) for key in run.data}
+
+
+def _find_weights(loaded: Loaded, index: int, run: Run) -> Path | None:
+    """The weights file: as given, or beside the comparison file. Must exist before anything runs."""
+    if run.weights is None:
+        return None
+    for candidate in (Path(run.weights).expanduser(), loaded.path.parent / run.weights):
+        if candidate.is_file():
+            return candidate.resolve()
+    where = str(loaded.origin("runs", index, "weights"))
+    raise ConfigError(f"runs.{run.name}.weights: no such file: {run.weights}", where=where)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    value = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                value.update(block)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    return value.hexdigest()
