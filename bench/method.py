@@ -110,6 +110,8 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     #: what the method can do, for policies and reports: "static_paths", "exits", "gates", ...
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    #: whether a step may leave parameters without a gradient (several processes must then look for them)
+    find_unused_parameters: ClassVar[bool] = False
 
     def __init__(self, config: MethodConfig, data: DataSpec) -> None:
         self.config = config

@@ -50,7 +50,8 @@ class RunSpec(Strict):
     run: RunName
     label: str
     method: str
-    options: dict[str, Any]
+    options: dict[str, Any]  # as given; defaults are filled in by the method's Config
+    all_options: dict[str, Any]  # with every default written out
     stages: tuple[StageSpec, ...]
     data: Data
     protocol: str
@@ -79,7 +80,7 @@ class RunSpec(Strict):
         return {
             **self.data_identity(),
             "method": self.method,
-            "options": self.options,
+            "options": self.all_options,
             "stages": [{"name": s.name, "start_from": s.start_from, "recipe": recipe_identity(s.recipe)}
                        for s in self.stages],
             "weights": self.weights_sha256 or self.weights,
@@ -132,7 +133,8 @@ def resolve(loaded: Loaded) -> list[RunSpec]:
         for seed in run.seeds if run.seeds is not None else comparison.seeds:
             specs.append(RunSpec(
                 comparison=comparison.name, run=run.name, label=run.label or run.name, method=run.method,
-                options=resolved.config.model_dump(mode="json"), stages=tuple(resolved.stages), data=data,
+                options=resolved.config.model_dump(mode="json", exclude_unset=True),
+                all_options=resolved.config.model_dump(mode="json"), stages=tuple(resolved.stages), data=data,
                 protocol=comparison.protocol, seed=seed, evaluate=comparison.evaluate,
                 device=comparison.device, threads=comparison.threads, deterministic=comparison.deterministic,
                 weights=str(weights) if weights else None,
@@ -151,7 +153,7 @@ def resolve_run(loaded: Loaded, index: int) -> Resolved:
     except ConfigError as error:
         raise ConfigError(str(error), where=str(loaded.origin(*at, "method"))) from None
     try:
-        config = model.model_validate(run.options)
+        config = parse_options(model, run.options)
     except ValidationError as error:
         raise explain_errors(error, model, loaded.tree, (*at, "options")) from None
     stages = config.stages()
@@ -171,6 +173,11 @@ def resolve_run(loaded: Loaded, index: int) -> Resolved:
         )
         resolved.origins[stage.name] = origins
     return resolved
+
+
+def parse_options(model: type[MethodConfig], options: dict[str, Any]) -> MethodConfig:
+    """A method's options, from YAML or a stored spec: lists stand for tuples. Raises ValidationError."""
+    return model.model_validate_json(json.dumps(options))
 
 
 def _stage_recipe(

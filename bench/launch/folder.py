@@ -1,0 +1,155 @@
+"""The folder of a comparison's results: who holds it, what each run's status is.
+
+    <out>/comparison.json       the comparison and its runs, in file order
+    <out>/runs/<run>-seed<k>-<id>/   spec.json, status.json, rows.csv, cost.json, records, metrics.jsonl
+    <out>/stages/<key>/         a trained stage: stage.json, weights-<hash>.pt, metrics.jsonl, checkpoints
+    <out>/results.csv, summary.csv, runs.csv, plots/, report.html   drawn from the runs' files
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.config.resolve import RunSpec
+from bench.errors import BenchError, ConfigError, RunError
+from bench.files import remove_leftovers, write_json_atomic, write_text_atomic
+
+#: What a run can be. `pending` and `running` are not final: a run found so is continued.
+STATUSES = ("pending", "running", "done", "failed", "diverged", "timeout", "interrupted", "skipped")
+#: Final ones that are run again only when asked for (`--retry`).
+SETTLED = ("failed", "diverged", "timeout")
+
+
+class RunFolder:
+    """One run's folder: written by the process that runs it, read by everyone."""
+
+    def __init__(self, out: Path, spec: RunSpec) -> None:
+        self.out = out
+        self.spec = spec
+        self.path = out / "runs" / spec.folder
+
+    def write_spec(self) -> None:
+        write_text_atomic(self.path / "spec.json", self.spec.model_dump_json(indent=2) + "\n")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The stored status, ``{"status": "pending"}`` where there is none or it cannot be read."""
+        return read_status(self.path)
+
+    def set_status(self, status: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
+        """Store a status. What earlier calls stored besides ``status`` and ``reason`` is kept."""
+        assert status in STATUSES, status
+        old = self.status
+        value = {
+            **old, **more, "run": self.spec.run, "seed": self.spec.seed, "method": self.spec.method,
+            "run_id": self.spec.run_id, "status": status, "reason": reason,
+        }  # fmt: skip
+        write_json_atomic(self.path / "status.json", value)
+        return value
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """A run's status.json, or pending."""
+    try:
+        value = json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return {"status": "pending", "reason": None}
+    if not isinstance(value, dict) or value.get("status") not in STATUSES:
+        return {"status": "pending", "reason": None}
+    return value
+
+
+def write_comparison(out: Path, title: str | None, specs: Sequence[RunSpec], config_text: str) -> None:
+    """The list of runs that reports read, and the resolved file beside it."""
+    first = specs[0]
+    write_json_atomic(out / "comparison.json", {
+        "name": first.comparison, "title": title, "protocol": first.protocol, "data": first.data.name,
+        "protocol_version": first.protocol_version,
+        "confidence_level": first.evaluate.confidence_level,
+        "runs": [{"run": s.run, "label": s.label, "method": s.method, "seed": s.seed, "run_id": s.run_id,
+                  "folder": f"runs/{s.folder}"} for s in specs],
+    })  # fmt: skip
+    write_text_atomic(out / "config.yaml", config_text)
+
+
+def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:
+    """runs.csv: status, reason and times of every run. Times live here, so that results.csv has none."""
+    columns = ["run", "seed", "method", "run_id", "status", "reason", "started_at", "wall_s", "train_s",
+               "host_class", "torch", "python", "folder"]  # fmt: skip
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for spec in specs:
+        status = RunFolder(out, spec).status
+        writer.writerow({**status, "run": spec.run, "seed": spec.seed, "method": spec.method,
+                         "run_id": spec.run_id, "folder": f"runs/{spec.folder}"})  # fmt: skip
+    write_text_atomic(out / "runs.csv", buffer.getvalue())
+
+
+@contextmanager
+def hold(out: Path) -> Iterator[None]:
+    """Be the only ``bench run`` in a folder. Raises ConfigError where it cannot be written to, RunError
+    naming the holder where there is one. The lock goes with the process, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = open(out / ".lock", "a+")  # noqa: SIM115 - held to the end of the block
+    except OSError as error:
+        raise ConfigError(f"cannot write to the output folder {out}: {error.strerror}") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip() or "another process"
+            raise RunError(f"{out} is in use by {holder}; wait for it, or take another --out") from None
+        except OSError as error:  # a file system without locks: go on without
+            if error.errno is None:
+                raise
+        try:
+            handle.truncate(0)
+            handle.write(f"bench run, process {os.getpid()} on {socket.gethostname()}, since "
+                         f"{time.strftime('%Y-%m-%d %H:%M:%S')}")  # fmt: skip
+            handle.flush()
+        except OSError as error:
+            raise RunError(f"cannot write to the output folder {out}: {error.strerror}") from None
+        remove_leftovers(out)
+        try:
+            yield
+        finally:
+            handle.truncate(0)
+
+
+def host_class(device: str = "cpu") -> str:
+    """The kind of machine, never its name: GPU where one is used, else processor and cores."""
+    if device == "cuda":
+        import torch
+
+        return f"{torch.cuda.get_device_name()} ({torch.cuda.device_count()})"
+    return f"{_processor()} ({os.cpu_count()} cores)"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine() or "unknown processor"
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line: its own words where it is ours, its class and words where it is not."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,197 @@
+"""One run of one seed, from its spec to its rows: data, stages, records, costs, status."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.config.resolve import RunSpec, parse_options
+from bench.cost.table import CostTable, count_units
+from bench.data import DataBundle, open_data
+from bench.errors import BenchError, ConfigError, Diverged
+from bench.evaluate.collect import record_split
+from bench.evaluate.record import DecisionRecord, merge
+from bench.evaluate.rows import make_rows, write_rows
+from bench.files import write_json_atomic, write_text_atomic
+from bench.launch.folder import RunFolder, host_class, one_line
+from bench.launch.stages import Trainer, load_given_weights
+from bench.method import Method, Stage
+from bench.registry import method_class
+from bench.train.seeds import derive_seed, seed_everything
+from bench.train.watch import Interrupted, TimeIsUp, Watch
+from bench.train.world import World, join_world
+
+
+def execute_run(
+    spec: RunSpec, out: Path, *, watch: Watch | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Do one run and return its final status. Never raises for what goes wrong inside the run: the status
+    says it. Interrupted is raised on, after the status is stored."""
+    watch = watch or Watch(spec.timeout_minutes)
+    folder = RunFolder(out, spec)
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S"), time.monotonic()
+    world = World()
+    try:
+        device = pick_device(spec)
+        world = join_world(device.type)
+        if world.size > 1 and device.type == "cuda":
+            device = torch.device("cuda", world.local_rank)
+        if world.is_main:
+            folder.set_status("running", started_at=started, torch=torch.__version__, processes=world.size,
+                              python=sys.version.split()[0], host_class=host_class(device.type))  # fmt: skip
+        facts = _run(spec, folder, device, world, watch, quiet)
+    except Exception as error:
+        status = _status_of(error)
+        if world.is_main:
+            if status == "failed" and not isinstance(error, BenchError):
+                _try_to_write(folder.path / "traceback.txt", traceback.format_exc())
+            _try_to_set(folder, status, one_line(error), wall_s=round(time.monotonic() - clock, 1))
+        if isinstance(error, Interrupted) or world.size > 1:
+            raise
+        return {"status": status, "reason": one_line(error)}
+    if world.is_main:
+        facts["wall_s"] = round(time.monotonic() - clock, 1)
+        return folder.set_status("done", **facts)
+    return {"status": "done", "reason": None}
+
+
+def _status_of(error: Exception) -> str:
+    if isinstance(error, Interrupted):
+        return "interrupted"
+    if isinstance(error, TimeIsUp):
+        return "timeout"
+    return "diverged" if isinstance(error, Diverged) else "failed"
+
+
+def _try_to_set(folder: RunFolder, status: str, reason: str, **more: Any) -> None:
+    """A full disk must not hide the error that filled it."""
+    try:
+        folder.set_status(status, reason, **more)
+    except (OSError, BenchError) as error:
+        print(f"{folder.spec.run}: status '{status}' could not be stored ({one_line(error)})", file=sys.stderr)
+
+
+def _try_to_write(path: Path, text: str) -> None:
+    try:
+        write_text_atomic(path, text)
+    except (OSError, BenchError):
+        print(text, file=sys.stderr)
+
+
+def _run(
+    spec: RunSpec, folder: RunFolder, device: torch.device, world: World, watch: Watch, quiet: bool
+) -> dict[str, Any]:
+    configure_torch(spec)
+    bundle = open_data(spec.data, protocol=spec.protocol)
+    method = make_method(spec, bundle)
+    if world.is_main:
+        bundle.save_split(folder.out / "splits")
+    recipe = spec.stages[-1].recipe
+
+    def record(model: nn.Module, split: str) -> DecisionRecord:
+        loader = bundle.eval_loader(
+            split, recipe, batch_size=spec.evaluate.batch_size, device=device, rank=world.rank, world=world.size
+        )  # fmt: skip
+        own = record_split(method, model, loader, device=device, amp=recipe.amp, channels_last=recipe.channels_last)
+        return merge(world.gather(own))
+
+    def validate(model: nn.Module) -> float:
+        return 100.0 * float(record(model, "val").outcomes.hit[0].mean())
+
+    clock = time.monotonic()
+    model, stage, keys = _network(spec, method, bundle, folder, device, world, watch, quiet,
+                                  validate if bundle.counts.get("val") else None)  # fmt: skip
+    train_s = round(time.monotonic() - clock, 1)
+    with watch_breaks(watch):
+        records = {split: record(model, split) for split in ("val", "test") if bundle.counts.get(split)}
+    if not world.is_main:
+        return {}
+    cost = count_units(method, model)
+    _store(spec, folder, method, stage, bundle, records, cost, device, keys)
+    return {"train_s": train_s, "stages": keys, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
+
+
+class watch_breaks:  # noqa: N801 - reads as a verb at its one use
+    """Stops are noticed after the block, so that a measurement is whole or absent."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def __enter__(self) -> None:
+        self.watch.check()
+
+    def __exit__(self, *_: object) -> None:
+        self.watch.check()
+
+
+def _network(
+    spec: RunSpec, method: Method, bundle: DataBundle, folder: RunFolder, device: torch.device, world: World,
+    watch: Watch, quiet: bool, validate: Any,
+) -> tuple[nn.Module, Stage, list[str]]:  # fmt: skip
+    if not spec.evaluate_only:
+        return Trainer(spec, method, bundle, folder.out, device, world, watch, quiet, validate).run()
+    last = spec.stages[-1]
+    stage = next(s for s in method.stages() if s.name == last.name).resolve(last.recipe)
+    seed_everything(derive_seed(spec.seed, "init", last.name))
+    model = method.build(stage)
+    load_given_weights(spec, method, model)
+    return model.to(device).eval(), stage, []
+
+
+def _store(
+    spec: RunSpec, folder: RunFolder, method: Method, stage: Stage, bundle: DataBundle,
+    records: dict[str, DecisionRecord], cost: CostTable, device: torch.device, keys: list[str],
+) -> None:  # fmt: skip
+    for split, record in records.items():
+        record.save(folder.path, split)
+    write_json_atomic(folder.path / "cost.json", cost.to_dict())
+    lines = []
+    for key in keys:
+        path = folder.out / "stages" / key / "metrics.jsonl"
+        lines.append(path.read_text() if path.is_file() else "")
+    write_text_atomic(folder.path / "metrics.jsonl", "".join(lines))
+    meta = row_meta(spec)
+    meta |= {
+        "split_hash": bundle.split_hash, "backbone": method.backbone(), "stage": stage.name,
+        "capabilities": sorted(method.capabilities), "amp": stage.resolved.amp if stage.resolved else "off",
+        "torch": torch.__version__, "python": sys.version.split()[0], "device": device.type,
+        "host_class": host_class(device.type), "status": "done", "reason": "",
+    }  # fmt: skip
+    write_rows(folder.path / "rows.csv", make_rows(meta, records, cost, spec.evaluate))
+
+
+def row_meta(spec: RunSpec) -> dict[str, Any]:
+    """What every row of a run says of the run."""
+    return {
+        "protocol_version": spec.protocol_version, "comparison": spec.comparison, "run": spec.run,
+        "run_id": spec.run_id, "label": spec.label, "dataset": spec.data.name, "protocol": spec.protocol,
+        "seed": spec.seed, "method": spec.method,
+    }  # fmt: skip
+
+
+def make_method(spec: RunSpec, bundle: DataBundle) -> Method:
+    """The method of a run, its head sized by the data."""
+    cls = method_class(spec.method)
+    return cls(parse_options(cls.Config, spec.options), bundle.spec(spec.stages[-1].recipe))
+
+
+def pick_device(spec: RunSpec) -> torch.device:
+    """The device a spec asks for; ConfigError where it is not here."""
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda, but torch sees no CUDA device; use --device cpu")
+    return torch.device("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def configure_torch(spec: RunSpec) -> None:
+    """Threads and determinism of this process."""
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    torch.backends.cudnn.benchmark = not spec.deterministic
+    if spec.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,221 @@
+"""A comparison from its list of runs to its drawn results: what is missing is done, one process per run.
+
+A run that fails, diverges or dies never touches the others; each commits its own files. Under torchrun
+every process walks through the runs together and the first one writes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.config.resolve import RunSpec
+from bench.errors import BenchError
+from bench.launch.folder import (
+    SETTLED,
+    RunFolder,
+    hold,
+    one_line,
+    write_comparison,
+    write_runs_table,
+)
+from bench.train.watch import Interrupted, Watch
+from bench.train.world import is_distributed, join_world, leave_world
+
+#: A run's process that was asked to stop is waited for this long (seconds), then killed.
+_GRACE = 10.0
+
+
+@dataclass
+class Outcome:
+    """What became of a comparison: final status by run folder name, and the signal that ended it early."""
+
+    out: Path
+    statuses: dict[str, str] = field(default_factory=dict)
+    stopped_by: int | None = None
+    report_error: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 only if every run succeeded (or is left out by the file); 128 + signal where one ended it."""
+        if self.stopped_by is not None:
+            return 128 + self.stopped_by
+        good = all(status in ("done", "skipped") for status in self.statuses.values())
+        return 0 if good and self.report_error is None else 1
+
+
+@dataclass(frozen=True)
+class Session:
+    """How to go about it. retry: settled statuses to run again ("failed", ...). fresh: forget what is there.
+    isolate: a process per run (never under torchrun). quiet: no progress."""
+
+    out: Path
+    retry: tuple[str, ...] = ()
+    fresh: bool = False
+    isolate: bool = True
+    quiet: bool = False
+
+    def run(self, specs: Sequence[RunSpec], title: str | None = None, config_text: str = "") -> Outcome:
+        """Do what is missing, then draw. Raises BenchError where nothing could be started."""
+        if is_distributed():
+            return self._run_together(specs, title, config_text)
+        with hold(self.out):
+            self._begin(specs, title, config_text)
+            outcome = Outcome(self.out)
+            with Watch().listening() as watch:
+                for number, spec in enumerate(specs, 1):
+                    if watch.signum is not None:
+                        break
+                    outcome.statuses[spec.folder] = self._one(spec, number, len(specs), watch)
+                outcome.stopped_by = watch.signum
+            for spec in specs:
+                outcome.statuses.setdefault(spec.folder, RunFolder(self.out, spec).status["status"])
+            self._finish(specs, outcome)
+        return outcome
+
+    def _begin(self, specs: Sequence[RunSpec], title: str | None, config_text: str) -> None:
+        write_comparison(self.out, title, specs, config_text)
+        for spec in specs:
+            folder = RunFolder(self.out, spec)
+            folder.write_spec()
+            if self.fresh:
+                _forget(folder)
+
+    def _finish(self, specs: Sequence[RunSpec], outcome: Outcome) -> None:
+        """Tables and plots of what there is. A figure that cannot be drawn does not undo the runs."""
+        from bench.report import draw
+
+        write_runs_table(self.out, specs)
+        if outcome.stopped_by is None or any(s == "done" for s in outcome.statuses.values()):
+            try:
+                draw(self.out)
+            except BenchError as error:
+                outcome.report_error = one_line(error)
+
+    # ---- one run ----------------------------------------------------------------------------------
+    def _one(self, spec: RunSpec, number: int, total: int, watch: Watch) -> str:
+        folder = RunFolder(self.out, spec)
+        status = self._settled(folder)
+        if status is not None:
+            self._say(spec, number, total, _already(status))
+            return status
+        self._say(spec, number, total, "")
+        if self.isolate:
+            status = self._in_process(folder, watch)
+        else:
+            status = self._here(folder)
+        if status != "done":
+            self._say(spec, number, total, f"{status}: {folder.status.get('reason') or ''}")
+        return status
+
+    def _settled(self, folder: RunFolder) -> str | None:
+        """The status of a run that needs nothing done, else None."""
+        if folder.spec.skip is not None:
+            return str(folder.set_status("skipped", folder.spec.skip)["status"])
+        status = str(folder.status["status"])
+        if status == "done" and (folder.path / "rows.csv").is_file():
+            return status
+        return status if status in SETTLED and status not in self.retry and "all" not in self.retry else None
+
+    def _say(self, spec: RunSpec, number: int, total: int, text: str) -> None:
+        if not self.quiet:
+            line = f"[{number}/{total}] {spec.run} seed {spec.seed}"
+            print(f"{line}  {text}".rstrip(), file=sys.stderr, flush=True)
+
+    def _in_process(self, folder: RunFolder, watch: Watch) -> str:
+        """The run in a process of its own: whatever it does to itself, this one goes on."""
+        command = [sys.executable, "-m", "bench.launch.worker", str(folder.path)]
+        if self.quiet:
+            command.append("--quiet")
+        try:
+            child = subprocess.Popen(command)
+        except OSError as error:
+            folder.set_status("failed", f"no process could be started: {error.strerror}")
+            return "failed"
+        asked_at: float | None = None
+        while child.poll() is None:
+            time.sleep(0.05)
+            if watch.signum is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)  # the child's patience counts, not ours
+                if asked_at is None:
+                    asked_at = time.monotonic()
+                    child.send_signal(watch.signum)
+                elif time.monotonic() - asked_at > _GRACE:
+                    child.kill()
+        status = str(folder.status["status"])
+        if status in ("running", "pending"):  # it died without a word
+            reason = _death(child.returncode)
+            status = "interrupted" if watch.signum is not None else "failed"
+            folder.set_status(status, reason)
+        return status
+
+    def _here(self, folder: RunFolder) -> str:
+        from bench.launch.run_one import execute_run
+
+        try:
+            with Watch(folder.spec.timeout_minutes).listening() as watch:
+                return str(execute_run(folder.spec, self.out, watch=watch, quiet=self.quiet)["status"])
+        except Interrupted as stop:
+            os.kill(os.getpid(), stop.signum)  # our own watch, around all runs, takes it from here
+            return "interrupted"
+
+    # ---- under torchrun ---------------------------------------------------------------------------
+    def _run_together(self, specs: Sequence[RunSpec], title: str | None, config_text: str) -> Outcome:
+        from contextlib import nullcontext
+
+        from bench.launch.run_one import execute_run, pick_device
+
+        world = join_world(pick_device(specs[0]).type)
+        outcome = Outcome(self.out)
+        try:
+            with hold(self.out) if world.is_main else nullcontext():
+                if world.is_main:
+                    self._begin(specs, title, config_text)
+                world.barrier()
+                for number, spec in enumerate(specs, 1):
+                    folder = RunFolder(self.out, spec)
+                    status = world.share(self._settled(folder) if world.is_main else None)
+                    if world.is_main:
+                        self._say(spec, number, len(specs), _already(status) if status else "")
+                    if status is None:
+                        with Watch(spec.timeout_minutes).listening() as watch:
+                            status = str(execute_run(spec, self.out, watch=watch, quiet=self.quiet)["status"])
+                    outcome.statuses[spec.folder] = status
+                if world.is_main:
+                    self._finish(specs, outcome)
+                world.barrier()
+        except Interrupted as stop:
+            outcome.stopped_by = stop.signum
+        finally:
+            leave_world()
+        return outcome
+
+
+def _already(status: str) -> str:
+    if status in SETTLED:
+        return f"{status} earlier; --retry {status} runs it again"
+    return "already done" if status == "done" else status
+
+
+def _forget(folder: RunFolder) -> None:
+    """Forget a run's results and its stages' (--fresh)."""
+    import shutil
+
+    for key in folder.status.get("stages") or []:
+        shutil.rmtree(folder.out / "stages" / str(key), ignore_errors=True)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    folder.write_spec()
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    return f"its process ended with exit code {code} and no word"

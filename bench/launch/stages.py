@@ -1,0 +1,151 @@
+"""Stages of training, content-addressed: what is the same is trained once, what is there is continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.config.resolve import RunSpec, StageSpec, digest, recipe_identity
+from bench.errors import ConfigError, WeightsError
+from bench.files import write_json_atomic
+from bench.method import Method, Stage, load_strict, strip_prefix
+from bench.train.checkpoint import read_weights, remove_checkpoints, save_weights
+from bench.train.loop import StageJob, train_stage
+from bench.train.seeds import derive_seed, seed_everything
+from bench.train.watch import Watch
+from bench.train.world import World
+
+if TYPE_CHECKING:
+    from bench.data import DataBundle
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains the stages of one run."""
+
+    spec: RunSpec
+    method: Method
+    bundle: DataBundle
+    out: Path
+    device: torch.device
+    world: World
+    watch: Watch
+    quiet: bool
+    validate: Callable[[nn.Module], float] | None
+
+    def run(self) -> tuple[nn.Module, Stage, list[str]]:
+        """The trained network of the last stage, that stage, and the content addresses of all stages."""
+        stages = {stage.name: stage for stage in self.method.stages()}
+        keys: dict[str, str] = {}
+        for spec in self.spec.stages:
+            if spec.start_from is not None and spec.start_from not in keys:
+                raise ConfigError(f"stage '{spec.name}' starts from '{spec.start_from}', which is no stage before it")
+            keys[spec.name] = stage_key(self.spec, spec, self.bundle.split_hash, keys.get(spec.start_from or ""))
+        last = self.spec.stages[-1]
+        model = self._stage(last, stages, keys)
+        return model, stages[last.name].resolve(last.recipe), list(keys.values())
+
+    def _stage(self, spec: StageSpec, stages: dict[str, Stage], keys: dict[str, str]) -> nn.Module:
+        stage = stages[spec.name].resolve(spec.recipe)
+        folder = self.out / "stages" / keys[spec.name]
+        weights = trained_weights(folder)
+        if weights is not None:
+            return self._load(stage, weights)
+
+        def prepare(model: nn.Module) -> None:
+            previous = None
+            if spec.start_from is not None:
+                before = next(s for s in self.spec.stages if s.name == spec.start_from)
+                state = torch.get_rng_state()
+                previous = self._stage(before, stages, keys)
+                torch.set_rng_state(state)
+            elif self.spec.weights is not None:
+                load_given_weights(self.spec, self.method, model)
+            self.method.prepare(model, stage, previous)
+
+        if spec.start_from is not None:
+            # Stages in order, each finished before the next begins, also when this one is resumed.
+            self._stage(next(s for s in self.spec.stages if s.name == spec.start_from), stages, keys)
+        if self.world.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.world.barrier()
+        seeds = derive_seed(self.spec.seed, "data", spec.name)
+        job = StageJob(
+            method=self.method, stage=stage, folder=folder, seed=self.spec.seed, device=self.device,
+            loader=self.bundle.train_loader(spec.recipe, seed=seeds, device=self.device,
+                                            rank=self.world.rank, world=self.world.size),
+            prepare=prepare, title=self._title(spec.name), world=self.world, watch=self.watch, quiet=self.quiet,
+            validate=self.validate, validate_every=self.spec.evaluate.validate_every,
+        )  # fmt: skip
+        model = train_stage(job)
+        if self.world.is_main:
+            about = {"method": self.spec.method, "options": self.spec.all_options, "stage": spec.name,
+                     "data": self.spec.data.name, "num_classes": self.method.data.num_classes,
+                     "image_size": self.method.data.image_size, "seed": self.spec.seed, "key": keys[spec.name],
+                     "mean": list(self.method.data.mean), "std": list(self.method.data.std)}  # fmt: skip
+            path = save_weights(folder, model.state_dict(), about)
+            write_json_atomic(folder / "stage.json", {
+                "status": "done", "key": keys[spec.name], "stage": spec.name, "method": self.spec.method,
+                "weights": path.name, "recipe": recipe_identity(spec.recipe),
+            })  # fmt: skip
+            remove_checkpoints(folder)
+        self.world.barrier()
+        return model
+
+    def _title(self, stage: str) -> str:
+        several = len(self.spec.stages) > 1
+        return f"{self.spec.run}{f' [{stage}]' if several else ''} seed {self.spec.seed}"
+
+    def _load(self, stage: Stage, path: Path) -> nn.Module:
+        state, _ = read_weights(path)
+        seed_everything(derive_seed(self.spec.seed, "init", stage.name))
+        model = self.method.build(stage)
+        load_strict(model, state, what=str(path))
+        return model.to(self.device).eval()
+
+
+def stage_key(spec: RunSpec, stage: StageSpec, split_hash: str, previous: str | None) -> str:
+    """The content address of a trained stage: data, split, options it depends on, recipe, seed, what came
+    before. Twenty hex digits."""
+    value: dict[str, Any] = {
+        **spec.data_identity(), "split": split_hash, "method": spec.method, "options": stage.options,
+        "stage": stage.name, "recipe": recipe_identity(stage.recipe), "previous": previous,
+        "weights": spec.weights_sha256 if previous is None else None, "deterministic": spec.deterministic,
+    }  # fmt: skip
+    return digest(value)[:20]
+
+
+def trained_weights(folder: Path) -> Path | None:
+    """The weights of a finished stage, or None."""
+    try:
+        stage = json.loads((folder / "stage.json").read_text())
+        path = folder / str(stage["weights"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return path if stage.get("status") == "done" and path.is_file() else None
+
+
+def load_given_weights(spec: RunSpec, method: Method, model: nn.Module) -> None:
+    """Fill ``model`` from the run's ``weights``: our file, published names (``arch``), or our own names."""
+    assert spec.weights is not None
+    state, about = read_weights(Path(spec.weights))
+    if about is not None and about.get("method") != spec.method:
+        raise WeightsError(f"{spec.weights} holds weights of method '{about.get('method')}', not '{spec.method}'")
+    if about is None and spec.arch is not None:
+        state = published_state(type(method), spec.arch, state)
+    try:
+        load_strict(model, strip_prefix(state), what=f"run '{spec.run}'")
+    except WeightsError as error:
+        hint = "" if about is not None or spec.arch else "; where the file holds published names, say which: arch: NAME"
+        raise WeightsError(f"{spec.weights}: {error}{hint}") from None
+
+
+def published_state(method: type[Method], arch: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Published names -> our names, through the method's own import."""
+    return dict(method.import_weights(arch, state)[1].state_dict())
