@@ -1,0 +1,165 @@
+"""MSDNet with gradient equilibrium, inline subnetwork collaboration and one-for-all distillation (IMTA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.config.data import DataSpec
+from bench.config.stage import Stage
+from bench.errors import ConfigError
+from bench.method import (
+    Arch,
+    Batch,
+    Decisions,
+    Executed,
+    Method,
+    Plan,
+    Point,
+    Unit,
+    load_strict,
+    strip_prefix,
+)
+from bench.train.losses import cross_entropy
+from methods.imta_msdnet.archs import ARCHS, imta_config, plain_config
+from methods.imta_msdnet.config import IMTAMSDNetConfig
+from methods.imta_msdnet.costs import UnitPlan, plan_units
+from methods.imta_msdnet.execute import run_exits
+from methods.imta_msdnet.isc import IMTANet
+from methods.imta_msdnet.network import MSDNet, half, scale_sizes
+from methods.imta_msdnet.ofa import one_for_all_loss
+from methods.imta_msdnet.weights import from_published, is_imta, to_published
+
+__all__ = ["IMTAMSDNet"]
+
+
+class IMTAMSDNet(Method):
+    """One operating point an exit: the last one, which is the default, then the first to the last but one.
+
+    ``Point.settings["exit"]`` is the exit's place in the network, from 0; a policy's ``decide(k, ...)`` and
+    ``Executed.taken`` count exits the same way. Heads before an exit are run, and paid for, on the way to it.
+    """
+
+    Config = IMTAMSDNetConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset({"exits"})
+    config: IMTAMSDNetConfig
+
+    def __init__(self, config: IMTAMSDNetConfig, data: DataSpec) -> None:
+        super().__init__(config, data)
+        side = scale_sizes(config, data.image_size)[-1]
+        if config.head_pool == "fixed" and half(half(side)) != 2:
+            raise ConfigError(
+                f"head_pool: fixed needs 5 to 8 pixels at the coarsest scale, but images of {data.image_size} "
+                f"pixels ({data.name}) give {side}; set head_pool: global, or another stem or number of scales"
+            )
+        self._planned: tuple[nn.Module, torch.device, UnitPlan] | None = None
+
+    @classmethod
+    def archs(cls) -> dict[str, Arch]:
+        return {name: Arch(plain_config(network), data) for name, (network, data) in ARCHS.items()}
+
+    def backbone(self) -> str:
+        c = self.config
+        if c.network is not None:
+            return f"msdnet-{c.network}"
+        return f"msdnet-{c.step_mode.replace('_', '')}-{c.exits}x{c.base}+{c.step}-{c.channels}c{c.growth}g"
+
+    # ---- training ---------------------------------------------------------------------------------
+    def build(self, stage: Stage) -> MSDNet | IMTANet:
+        net = MSDNet(self.config, self.data.num_classes, self.data.image_size, self.data.channels)
+        if stage.name != "isc_ofa":
+            return net
+        return IMTANet(net, self.data.num_classes, stop_gradient=self.config.isc == "stop_gradient")
+
+    def prepare(self, model: nn.Module, stage: Stage, previous: nn.Module | None) -> None:
+        """The second stage takes the whole first network; its collaborating classifiers start fresh."""
+        if previous is not None:
+            target = model.net if isinstance(model, IMTANet) else model
+            target.load_state_dict(previous.state_dict())
+
+    def set_mode(self, model: nn.Module, stage: Stage) -> None:
+        if isinstance(model, IMTANet) and self.config.frozen_norm == "eval":
+            model.net.eval()
+
+    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        config = self.config
+        smoothing = stage.resolved.label_smoothing if stage.resolved is not None else 0.0
+        hard_loss = partial(cross_entropy, targets=batch.targets, label_smoothing=smoothing)
+        if isinstance(model, IMTANet):
+            logits, teacher = model(batch.images)
+            distilled = config.ofa != "none"
+            if config.teacher == "final_exit":
+                teacher = logits[-1]
+        else:
+            logits = model(batch.images)
+            teacher = logits[-1]
+            distilled = config.ofa != "none" and config.isc == "none"
+        parts: dict[str, Tensor] = {}
+        if distilled:
+            result = one_for_all_loss(
+                logits, teacher, hard_loss, weight=config.ofa_weight, temperature=config.ofa_temperature,
+                reduction="class_mean" if config.ofa == "class_mean" else "batch_mean",
+            )  # fmt: skip
+            loss, hard = result.loss, result.hard
+            parts |= {f"kl_exit{k + 1}": kl.detach() for k, kl in enumerate(result.soft)}
+        else:
+            hard = [hard_loss(z) for z in logits]
+            loss = torch.stack(hard).sum()
+        parts |= {f"ce_exit{k + 1}": ce.detach() for k, ce in enumerate(hard)}
+        return {"loss": loss, "logits": logits[-1].detach(), **parts}
+
+    # ---- measuring --------------------------------------------------------------------------------
+    def points(self, model: nn.Module) -> Sequence[Point]:
+        last = self.config.exits - 1
+        return [Point(f"exit{k + 1}", {"exit": k}) for k in (last, *range(last))]
+
+    def units(self, model: nn.Module) -> Sequence[Unit]:
+        return self._plan(model).units
+
+    def record(self, model: nn.Module, images: Tensor) -> Decisions:
+        net = _ours(model)
+        order = [point.settings["exit"] for point in self.points(model)]
+        logits: list[Tensor] = []
+        for k, coarsest in enumerate(net.trunk(images)):
+            logits.append(net.classify(k, coarsest, logits[-1] if logits else None))
+        return Decisions(torch.stack([logits[k] for k in order]), self._plan(model).ran[order])
+
+    def execute(self, model: nn.Module, images: Tensor, plan: Plan) -> Executed:
+        last = plan.settings["exit"] if isinstance(plan, Point) else self.config.exits - 1
+        decide = None if isinstance(plan, Point) else plan
+        logits, stopped = run_exits(_ours(model), images, last=last, decide=decide, lazy=self.config.lazy)
+        counts = self._plan(model).ran.to(images.device)[stopped]
+        return Executed(logits, counts, torch.zeros_like(stopped) if isinstance(plan, Point) else stopped)
+
+    def _plan(self, model: nn.Module) -> UnitPlan:
+        """Units of this very network, planned once; the model's own modules are in it."""
+        device = next(model.parameters()).device
+        if self._planned is None or self._planned[0] is not model or self._planned[1] != device:
+            plan = plan_units(_ours(model), self.config, self.data.image_size, self.data.channels)
+            self._planned = (model, device, plan)
+        return self._planned[2]
+
+    # ---- published weights ------------------------------------------------------------------------
+    @classmethod
+    def import_weights(cls, arch: str, state_dict: Mapping[str, Tensor]) -> tuple[Method, nn.Module]:
+        """MSDNet, GE and IMTA checkpoints; keys of collaborating exits make it the IMTA network."""
+        spec = cls.find_arch(arch)
+        state_dict = strip_prefix(state_dict)
+        config = imta_config(ARCHS[arch][0]) if is_imta(state_dict) else spec.config
+        method = cls(config, spec.data)  # type: ignore[arg-type]  # archs() holds this class's own options
+        model = method.build(method.stages()[-1])
+        load_strict(model, from_published(model, state_dict), what=arch)
+        return method, model
+
+    def export_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        return to_published(_ours(model))
+
+
+def _ours(model: nn.Module) -> MSDNet | IMTANet:
+    if not isinstance(model, (MSDNet, IMTANet)):
+        raise TypeError(f"expected a network that this method built, not {type(model).__name__}")
+    return model
