@@ -240,7 +240,7 @@ class Run(Strict):
     arch: str | None = Field(None, description="Published architecture that `weights` belong to, where the file "
                              "holds published names; see `bench import`.")
     evaluate_only: bool = Field(False, description="Measure `weights` without training.")
-    skip: str | None = Field(None, description="Leave this run out, for this reason; it stays in the tables as skipped.")
+    skip: str | None = Field(None, description="Leave this run out for this reason; tables show it as skipped.")
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -114,10 +114,10 @@ def _run(
         return {}
     cost = count_units(method, model)
     _store(spec, folder, method, stage, bundle, records, cost, device, keys)
-    return {"train_s": train_s, "stages": keys, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
+    return {"train_s": train_s, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
 
 
-class watch_breaks:  # noqa: N801 - reads as a verb at its one use
+class watch_breaks:
     """Stops are noticed after the block, so that a measurement is whole or absent."""
 
     def __init__(self, watch: Watch) -> None:
@@ -135,7 +135,11 @@ def _network(
     watch: Watch, quiet: bool, validate: Any,
 ) -> tuple[nn.Module, Stage, list[str]]:  # fmt: skip
     if not spec.evaluate_only:
-        return Trainer(spec, method, bundle, folder.out, device, world, watch, quiet, validate).run()
+        trainer = Trainer(spec, method, bundle, folder.out, device, world, watch, quiet, validate)
+        keys = list(trainer.keys().values())
+        if world.is_main:
+            folder.set_status("running", stages=keys)
+        return (*trainer.run(), keys)
     last = spec.stages[-1]
     stage = next(s for s in method.stages() if s.name == last.name).resolve(last.recipe)
     seed_everything(derive_seed(spec.seed, "init", last.name))

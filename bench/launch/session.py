@@ -26,7 +26,6 @@ from bench.launch.folder import (
     write_runs_table,
 )
 from bench.train.watch import Interrupted, Watch
-from bench.train.world import is_distributed, join_world, leave_world
 
 #: A run's process that was asked to stop is waited for this long (seconds), then killed.
 _GRACE = 10.0
@@ -53,17 +52,19 @@ class Outcome:
 @dataclass(frozen=True)
 class Session:
     """How to go about it. retry: settled statuses to run again ("failed", ...). fresh: forget what is there.
-    isolate: a process per run (never under torchrun). quiet: no progress."""
+    isolate: a process per run (never under torchrun). quiet: no progress. train: False measures only what is
+    trained already."""
 
     out: Path
     retry: tuple[str, ...] = ()
     fresh: bool = False
     isolate: bool = True
     quiet: bool = False
+    train: bool = True
 
     def run(self, specs: Sequence[RunSpec], title: str | None = None, config_text: str = "") -> Outcome:
         """Do what is missing, then draw. Raises BenchError where nothing could be started."""
-        if is_distributed():
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             return self._run_together(specs, title, config_text)
         with hold(self.out):
             self._begin(specs, title, config_text)
@@ -105,6 +106,9 @@ class Session:
         if status is not None:
             self._say(spec, number, total, _already(status))
             return status
+        if not self.train and not _is_trained(folder):
+            self._say(spec, number, total, "not trained yet; left alone (--eval-only)")
+            return str(folder.status["status"])
         self._say(spec, number, total, "")
         if self.isolate:
             status = self._in_process(folder, watch)
@@ -170,6 +174,7 @@ class Session:
         from contextlib import nullcontext
 
         from bench.launch.run_one import execute_run, pick_device
+        from bench.train.world import join_world, leave_world
 
         world = join_world(pick_device(specs[0]).type)
         outcome = Outcome(self.out)
@@ -201,6 +206,15 @@ def _already(status: str) -> str:
     if status in SETTLED:
         return f"{status} earlier; --retry {status} runs it again"
     return "already done" if status == "done" else status
+
+
+def _is_trained(folder: RunFolder) -> bool:
+    """Whether measuring a run needs no training: it names weights, or its last stage is finished."""
+    from bench.launch.stages import trained_weights
+
+    keys = folder.status.get("stages") or []
+    trained = bool(keys) and trained_weights(folder.out / "stages" / str(keys[-1])) is not None
+    return folder.spec.evaluate_only or trained
 
 
 def _forget(folder: RunFolder) -> None:

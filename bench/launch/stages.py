@@ -39,17 +39,20 @@ class Trainer:
     quiet: bool
     validate: Callable[[nn.Module], float] | None
 
-    def run(self) -> tuple[nn.Module, Stage, list[str]]:
-        """The trained network of the last stage, that stage, and the content addresses of all stages."""
-        stages = {stage.name: stage for stage in self.method.stages()}
+    def keys(self) -> dict[str, str]:
+        """The content address of every stage, by its name, in order."""
         keys: dict[str, str] = {}
         for spec in self.spec.stages:
             if spec.start_from is not None and spec.start_from not in keys:
                 raise ConfigError(f"stage '{spec.name}' starts from '{spec.start_from}', which is no stage before it")
             keys[spec.name] = stage_key(self.spec, spec, self.bundle.split_hash, keys.get(spec.start_from or ""))
+        return keys
+
+    def run(self) -> tuple[nn.Module, Stage]:
+        """The trained network of the last stage, and that stage. Earlier stages are trained first."""
+        stages = {stage.name: stage for stage in self.method.stages()}
         last = self.spec.stages[-1]
-        model = self._stage(last, stages, keys)
-        return model, stages[last.name].resolve(last.recipe), list(keys.values())
+        return self._stage(last, stages, self.keys()), stages[last.name].resolve(last.recipe)
 
     def _stage(self, spec: StageSpec, stages: dict[str, Stage], keys: dict[str, str]) -> nn.Module:
         stage = stages[spec.name].resolve(spec.recipe)

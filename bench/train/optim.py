@@ -69,7 +69,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
     """Let only parameters whose name fits a pattern be trained. A pattern that fits none is a ConfigError."""
-    fits = {pattern: False for pattern in patterns}
+    fits = dict.fromkeys(patterns, False)
     for name, parameter in model.named_parameters():
         found = [pattern for pattern in patterns if fnmatchcase(name, pattern)]
         fits.update(dict.fromkeys(found, True))

@@ -1,0 +1,47 @@
+"""bench check"""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.cli.common import add_config_arguments, load, output_folder, require_data
+
+NAME = "check"
+HELP = "find everything that can be known before training: keys, types, names, data, costs, memory"
+EXAMPLES = ("bench check configs/quickstart.yaml", "bench check configs/imagenet_resnet50.yaml --data-root ~/imagenet")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--config-only", action="store_true", help="stop after the file itself: no data, no networks")
+
+
+def main(options: argparse.Namespace) -> int:
+    loaded, specs = load(options)
+    comparison = loaded.comparison
+    print(f"configuration  {len(comparison.runs)} runs, {len(specs)} with their seeds, "
+          f"protocol {comparison.protocol}, results in {output_folder(loaded)}")  # fmt: skip
+    if options.config_only:
+        return 0
+    require_data(loaded)
+    from bench.data import open_data
+
+    bundle = open_data(comparison.data, protocol=comparison.protocol)
+    counts = ", ".join(f"{count:,} {split}" for split, count in bundle.counts.items() if count)
+    print(f"data           {comparison.data.name}: {counts}; split {bundle.split_hash[:12]}")
+    from bench.launch.inspect import inspect_runs, training_memory
+    from bench.launch.run_one import pick_device
+
+    print(f"device         {pick_device(specs[0])}")
+    for found in inspect_runs(loaded, specs):
+        macs = int(found.cost.columns["macs"].sum())
+        line = f"run            {found.spec.run}: {found.method.backbone()}, {found.params:,} parameters, "
+        line += f"units sum to {macs / 1e6:,.2f} M MACs"
+        for name, recipe in ((s.name, s.recipe) for s in found.spec.stages):
+            if not found.spec.evaluate_only:
+                bundle.train_loader(recipe, seed=0, device=pick_device(found.spec))
+                memory = training_memory(found)[name]
+                line += f"; stage {name}: about {sum(memory.values()) / 2**20:,.0f} MiB to train"
+        print(line)
+    print("all good")
+    return 0

@@ -1,0 +1,66 @@
+"""Arguments and steps that several commands share. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.config.load import Loaded, load_config
+from bench.config.resolve import RunSpec, resolve
+from bench.errors import ConfigError
+from bench.registry import did_you_mean
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE and what may change it from the command line."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="comparison file (YAML)")
+    parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[],
+                        help="change a value: recipe.epochs=3, runs.NAME.options.depth=20, runs.*.recipe.lr=0.05")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="only this run (may be repeated)")
+    parser.add_argument("--device", choices=["cpu", "cuda", "auto"], help="where to run")
+    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data")
+    parser.add_argument("--out", metavar="DIR", help="folder of the results (default: results/<name>)")
+    parser.add_argument("--seeds", metavar="0,1,2", type=_seeds, help="seeds, separated by commas")
+
+
+def load(options: argparse.Namespace) -> tuple[Loaded, list[RunSpec]]:
+    """The checked comparison and its runs."""
+    loaded = load_config(
+        options.file, settings=options.settings, only=options.only, device=options.device,
+        data_root=options.data_root, out=options.out, seeds=options.seeds,
+    )  # fmt: skip
+    _require_known_data(loaded)
+    return loaded, resolve(loaded)
+
+
+def _require_known_data(loaded: Loaded) -> None:
+    from bench.data.catalog import DATASETS
+
+    name = loaded.comparison.data.name
+    if name not in DATASETS:
+        raise ConfigError(f"data.name: unknown data set '{name}'{did_you_mean(name, DATASETS)}",
+                          where=str(loaded.origin("data", "name")))
+
+
+def output_folder(loaded: Loaded) -> Path:
+    """Where the results of a comparison go."""
+    return Path(loaded.comparison.out or Path("results") / loaded.comparison.name)
+
+
+def require_data(loaded: Loaded) -> None:
+    """ConfigError where files of the data set are missing (torch-free)."""
+    from bench.data.catalog import dataset_info, find_root, how_to_get, missing_files
+
+    data = loaded.comparison.data
+    missing = missing_files(data.name, find_root(data))
+    if missing and not data.download:
+        more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+        raise ConfigError(f"data set '{data.name}': missing {', '.join(missing[:2])}{more}; "
+                          f"{how_to_get(dataset_info(data.name))}", where=str(loaded.origin("data", "name")))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of seeds such as 0,1,2") from None

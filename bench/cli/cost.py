@@ -1,0 +1,42 @@
+"""bench cost"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.cli.common import add_config_arguments, load
+
+NAME = "cost"
+HELP = "show what every unit of each run's network costs, and every operating point"
+EXAMPLES = (
+    "bench cost configs/quickstart.yaml",
+    "bench cost configs/cifar10_resnet.yaml --only resnet20 --units --csv costs",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--units", action="store_true", help="every unit, not only the operating points")
+    parser.add_argument("--csv", metavar="DIR", type=Path, help="write a table per run into this folder")
+
+
+def main(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from bench.launch.inspect import inspect_runs, point_table, unit_table
+
+    loaded, specs = load(options)
+    console = Console()
+    for found in inspect_runs(loaded, specs):
+        console.print(f"[bold]{found.spec.run}[/bold]  {found.method.backbone()}, {found.params:,} parameters")
+        console.print(point_table(found))
+        if options.units:
+            console.print(unit_table(found))
+        if options.csv:
+            from bench.files import write_text_atomic
+
+            write_text_atomic(options.csv / f"{found.spec.run}.csv", found.cost.to_frame().to_csv(index=False))
+    if options.csv:
+        console.print(f"tables in {options.csv}", highlight=False)
+    return 0

@@ -1,0 +1,35 @@
+"""bench data"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "data"
+HELP = "fetch a data set or say which files to put where, verify it and show its counts"
+EXAMPLES = (
+    "bench data cifar10 --data-root ~/data --download",
+    "bench data imagenet --data-root ~/imagenet",
+    "bench data imagenet --data-root ~/imagenet --val-map ILSVRC2012_validation_ground_truth.txt",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a data set of `bench list datasets`")
+    parser.add_argument("--data-root", metavar="DIR", help="folder that holds it, or is to hold it")
+    parser.add_argument("--download", action="store_true", help="fetch it where the network allows")
+    parser.add_argument("--val-map", metavar="FILE", type=Path,
+                        help="sort a flat validation folder into class folders by this mapping")
+
+
+def main(options: argparse.Namespace) -> int:
+    from bench.config.schema import Data
+    from bench.data.catalog import dataset_info, find_root
+
+    dataset_info(options.name)
+    root = find_root(Data(name=options.name), options.data_root)
+    from bench.data.prepare import prepare
+
+    for line in prepare(options.name, root, download=options.download, val_map=options.val_map):
+        print(line)
+    return 0

@@ -1,0 +1,59 @@
+"""bench list"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.config.load import load_config
+from bench.errors import ConfigError
+from bench.registry import method_config, method_names
+
+NAME = "list"
+HELP = "list methods (with their options), data sets or comparison files"
+EXAMPLES = ("bench list methods", "bench list methods --options", "bench list datasets", "bench list configs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["methods", "datasets", "configs"])
+    parser.add_argument("--options", action="store_true", help="methods: show every option")
+    parser.add_argument("--folder", type=Path, default=Path("configs"), help="configs: where to look")
+
+
+def main(options: argparse.Namespace) -> int:
+    {"methods": _methods, "datasets": _datasets, "configs": _configs}[options.what](options)
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> None:
+    for name in method_names():
+        try:
+            config = method_config(name)
+        except ConfigError as error:  # a broken plug-in must not hide the others
+            print(f"{name}: {error}")
+            continue
+        doc = (config.__doc__ or "").strip().splitlines()
+        print(f"{name}: {doc[0] if doc else ''}")
+        if options.options:
+            for key, info in config.model_fields.items():
+                default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
+                print(f"    {key}: {info.description or ''} ({default})")
+
+
+def _datasets(options: argparse.Namespace) -> None:
+    from bench.data.catalog import DATASETS
+
+    for info in DATASETS.values():
+        classes = f"{info.num_classes} classes" if info.num_classes else "any number of classes"
+        print(f"{info.name}: {info.description} ({classes})")
+
+
+def _configs(options: argparse.Namespace) -> None:
+    if not options.folder.is_dir():
+        raise ConfigError(f"no folder '{options.folder}'; say where with --folder")
+    for path in sorted(options.folder.rglob("*.yaml")):
+        try:
+            comparison = load_config(path).comparison
+        except ConfigError:  # a fragment, to be included by others
+            continue
+        print(f"{path}: {comparison.title or comparison.name} ({len(comparison.runs)} runs, {comparison.data.name})")

@@ -1,0 +1,55 @@
+"""bench run"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from bench.cli.common import add_config_arguments, load, output_folder, require_data
+
+NAME = "run"
+HELP = "train, measure, compare and plot; what is already there is not done again"
+EXAMPLES = (
+    "bench run configs/quickstart.yaml",
+    "bench run configs/cifar10_resnet.yaml --data-root ~/data --seeds 0,1,2",
+    "bench run configs/cifar10_resnet.yaml --only resnet20 --set recipe.epochs=5",
+    "torchrun --nproc_per_node=2 -m bench run configs/imagenet_resnet50.yaml --data-root ~/imagenet",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--eval-only", action="store_true",
+                        help="train nothing: measure the `weights` that the runs name, or finished trainings")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue what is there (the default)")
+    again.add_argument("--fresh", action="store_true", help="forget what these runs left and start anew")
+    parser.add_argument("--retry", metavar="STATUS", action="append", default=[],
+                        choices=["failed", "diverged", "timeout", "all"],
+                        help="run again what ended so: failed, diverged, timeout or all (may be repeated)")
+    parser.add_argument("--in-process", action="store_true", help="no process of its own for each run (debugging)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def main(options: argparse.Namespace) -> int:
+    from bench.launch.describe import resolved_yaml
+
+    loaded, specs = load(options)
+    require_data(loaded)
+    if options.eval_only:
+        specs = [spec.model_copy(update={"evaluate_only": True}) if spec.weights else spec for spec in specs]
+    from bench.launch.session import Session
+
+    session = Session(
+        output_folder(loaded), retry=tuple(options.retry), fresh=options.fresh,
+        isolate=not options.in_process, quiet=options.quiet, train=not options.eval_only,
+    )  # fmt: skip
+    outcome = session.run(specs, loaded.comparison.title, resolved_yaml(loaded))
+    if int(os.environ.get("RANK") or 0) == 0:
+        from bench.report.summary import print_summary
+
+        print_summary(outcome.out)
+        if outcome.report_error:
+            print(f"error: the report could not be drawn: {outcome.report_error}", file=sys.stderr)
+    return outcome.exit_code
