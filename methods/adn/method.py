@@ -1,0 +1,168 @@
+"""The plug: Adaptive Depth Networks as the harness sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.config.data import DataSpec
+from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit
+from bench.train.losses import cross_entropy
+from methods.adn.config import ADNConfig
+from methods.adn.export import export_configuration
+from methods.adn.families import build_network
+from methods.adn.losses import distillation_loss, feature_loss
+from methods.adn.network import AdaptiveNetwork
+from methods.adn.splits import BACKBONES, Skip, skip_name
+from methods.adn.weights import load_released, load_torchvision, released_state
+
+IMAGENET = DataSpec("imagenet", 1000, 224)
+FROM_TORCHVISION = "torchvision/"
+
+
+class ADN(Method):
+    """Adaptive Depth Networks with Skippable Sub-Paths (Kang and Lee, NeurIPS 2024, arXiv 2312.16392).
+
+    One network, 2^n depths: each of its n stages runs whole or shortened. Trained by two passes per batch,
+    the whole network from the labels and the shortest one from its logits; every mixture of the two is an
+    operating point without having been trained.
+    """
+
+    Config = ADNConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset({"static_paths"})
+    config: ADNConfig
+
+    # ---- what it is -------------------------------------------------------------------------------
+    @classmethod
+    def archs(cls) -> dict[str, Arch]:
+        """The released backbones, and ``torchvision/NAME`` to start from torchvision's weights."""
+        released = {name: Arch(ADNConfig(arch=name), IMAGENET) for name in BACKBONES}  # type: ignore[arg-type]
+        plain = {f"{FROM_TORCHVISION}{n}": arch for n, arch in released.items() if not n.endswith("vd")}
+        return {**released, **plain}
+
+    def backbone(self) -> str:
+        return self.config.arch or f"resnet{self.config.depth}"
+
+    # ---- training ---------------------------------------------------------------------------------
+    def build(self, stage: Stage) -> AdaptiveNetwork:
+        return build_network(self.config, self.data)
+
+    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        """Algorithm 1: labels teach the super-net, its logits teach the base-net, one sum to differentiate.
+
+        Mixing touches the images of both passes and the targets of the first; the second sees no label
+        unless ``distill`` is off. ``loss_super`` and ``loss_base`` are logged without their weights.
+        """
+        config, network = self.config, cast(AdaptiveNetwork, model)
+        flags = network.split.flags
+        # The first pass draws first, both for its sub-network and for dropout and stochastic depth.
+        teacher, teacher_features = network.forward_features(
+            batch.images, _draw(flags) if config.teacher == "random" else (False,) * flags, config.feature_stages
+        )
+        student, student_features = network.forward_features(
+            batch.images, _draw(flags) if config.student == "random" else (True,) * flags, config.feature_stages
+        )
+        smoothing = stage.resolved.label_smoothing if stage.resolved is not None else 0.0
+        parts = {"loss_super": cross_entropy(teacher, batch.targets, label_smoothing=smoothing)}
+        if not config.distill:
+            parts["loss_base"] = cross_entropy(student, batch.targets, label_smoothing=smoothing)
+        else:
+            parts["loss_base"] = distillation_loss(student, teacher, config.temperature, config.top_k)
+            if config.feature_stages:
+                parts["loss_features"] = feature_loss(student_features, teacher_features, config.temperature)
+        of_super, of_base = config.weights
+        base = parts["loss_base"] + parts.get("loss_features", 0.0)
+        return {"loss": of_super * parts["loss_super"] + of_base * base, **parts, "logits": teacher}
+
+    # ---- measuring --------------------------------------------------------------------------------
+    def points(self, model: nn.Module) -> list[Point]:
+        """All 2^n skip configurations, FFFF (the super-net) first, TTTT (the base-net) last."""
+        return [_point(skip) for skip in cast(AdaptiveNetwork, model).skips()]
+
+    def units(self, model: nn.Module) -> list[Unit]:
+        """Stem, every block and patch merging, head.
+
+        A mandatory block is one unit whichever set of norms it uses: both do the same work.
+        """
+        network = cast(AdaptiveNetwork, model)
+        weight = next(network.parameters())
+        side = self.data.image_size
+        x = torch.zeros(1, self.data.channels, side, side, device=weight.device, dtype=weight.dtype)
+        modes = [(module, module.training) for module in network.modules()]
+        network.eval()
+        units = []
+        with torch.no_grad():
+            for name, module, _ in network.pieces():
+                units.append(Unit(name, module, (x,)))
+                x = module(x)
+        for module, training in modes:
+            module.training = training
+        return units
+
+    @torch.no_grad()
+    def record(self, model: nn.Module, images: Tensor) -> Decisions:
+        network = cast(AdaptiveNetwork, model)
+        logits = [out for _, out in network.walk(images)]
+        return Decisions(torch.stack(logits), network.counts().to(images.device))
+
+    @torch.no_grad()
+    def execute(self, model: nn.Module, images: Tensor, plan: Plan) -> Executed:
+        """A point runs as it is; a policy is asked after each configuration of the cascade who goes on.
+
+        The cascade is that of the options (base-net, then super-net), or the points that the policy names in
+        an attribute ``points``. A sample that goes on runs the next configuration from the image; counts add
+        up. ``taken`` is the place in the cascade.
+        """
+        network = cast(AdaptiveNetwork, model)
+        row_of = dict(zip(network.skips(), network.counts().to(images.device)))
+        if isinstance(plan, Point):
+            logits = network(images, plan.settings["skip"])
+            counts = row_of[plan.settings["skip"]].expand(len(images), -1)
+            return Executed(logits, counts, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+        points: Sequence[Point] | None = getattr(plan, "points", None)
+        skips = [point.settings["skip"] for point in points] if points else self.config.cascade_skips()
+        rows = torch.arange(len(images), device=images.device)
+        logits = images.new_empty(0)
+        counts = torch.zeros(len(images), len(row_of[skips[0]]), dtype=torch.int64, device=images.device)
+        taken = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        for k, skip in enumerate(skips):
+            out = network(images[rows] if k else images, skip)
+            logits = out.clone() if k == 0 else logits.index_copy(0, rows, out)
+            counts[rows] += row_of[skip]
+            taken[rows] = k
+            if k + 1 < len(skips):
+                rows = rows[plan(k, out)]
+            if not len(rows):
+                break
+        return Executed(logits, counts, taken)
+
+    # ---- weights ----------------------------------------------------------------------------------
+    @classmethod
+    def import_weights(cls, arch: str, state_dict: Mapping[str, Any]) -> tuple[ADN, AdaptiveNetwork]:
+        """Released weights (flat, or inside a training checkpoint), or torchvision's; strict."""
+        spec = cls.find_arch(arch)
+        method = cls(spec.config, spec.data)
+        model = method.build(method.stages()[-1])
+        load = load_torchvision if arch.startswith(FROM_TORCHVISION) else load_released
+        load(model, arch.removeprefix(FROM_TORCHVISION), state_dict)
+        return method, model
+
+    def export_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """All weights under the released names."""
+        return released_state(cast(AdaptiveNetwork, model), self.config.arch)
+
+    def export_point(self, model: nn.Module, point: Point) -> nn.Module:
+        """One operating point as a plain network with torchvision's names."""
+        return export_configuration(cast(AdaptiveNetwork, model), self.config, self.data, point.settings["skip"])
+
+
+def _point(skip: Skip) -> Point:
+    return Point(skip_name(skip), {"skip": skip})
+
+
+def _draw(flags: int) -> Skip:
+    """One of the 2^flags configurations, from torch's global generator."""
+    return tuple(bool(flag) for flag in torch.randint(2, (flags,)).tolist())
