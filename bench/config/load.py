@@ -179,7 +179,7 @@ def _select_runs(runs: list[Node], steps: list[str], where: str) -> Iterable[tup
     if steps and steps[0] == "*":
         return [(run, steps[1:]) for run in runs]
     names = {_run_name(run): run for run in runs}
-    for length in range(len(steps) - 1, 0, -1):  # a run's name may hold dots
+    for length in range(len(steps), 0, -1):  # a run's name may hold dots
         name = ".".join(steps[:length])
         if name in names:
             return [(names[name], steps[length:])]

@@ -7,7 +7,6 @@ whose hash is the run's identity.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -19,6 +18,7 @@ PROTOCOL_VERSION = 1
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$", max_length=100)]
 
 
@@ -235,7 +235,7 @@ class Run(Strict):
                                               description="What this run changes in the recipe of one stage.")
     data: dict[str, Any] = Field(default_factory=dict, description="Normalisation of this run (mean, std), for "
                                  "imported weights; the data set and its split are shared.")
-    seeds: tuple[int, ...] | None = Field(None, description="Seeds of this run; default: the comparison's.")
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="Seeds of this run; default: the comparison's.")
     weights: str | None = Field(None, description="Start from these weights (our checkpoint, or a state_dict file).")
     arch: str | None = Field(None, description="Published architecture that `weights` belong to, where the file "
                              "holds published names; see `bench import`.")
@@ -246,6 +246,11 @@ class Run(Strict):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return value if value is None else _distinct(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -270,7 +275,7 @@ class Comparison(Strict):
         "holdout", description="holdout: a validation part is cut from the training set and every choice is made "
         "on it; published: the whole training set is trained on, and only what needs no choice is reported.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="What is measured.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Seeds: each run is trained once per seed.")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="Seeds: each run is trained once per seed.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run; auto takes CUDA where it is.")
     threads: int | None = Field(None, ge=1, description="CPU threads per run; default: torch's own.")
     deterministic: bool = Field(False, description="Only deterministic kernels on CUDA; slower.")
@@ -286,11 +291,7 @@ class Comparison(Strict):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a seed stands twice")
-        if any(not 0 <= seed < 2**31 for seed in value):
-            raise ValueError("seeds lie between 0 and 2147483647")
-        return value
+        return _distinct(value)
 
     @model_validator(mode="after")
     def _unique_names(self) -> Comparison:
@@ -302,13 +303,14 @@ class Comparison(Strict):
         return self
 
 
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("a seed stands twice")
+    return seeds
+
+
 def _floats(value: Any) -> Any:
     """YAML lists of numbers as tuples of floats: [0, 0.5] is meant as (0.0, 0.5)."""
     if isinstance(value, (list, tuple)):
         return tuple(float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value)
     return value
-
-
-def is_finite(value: object) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)

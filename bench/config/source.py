@@ -18,6 +18,7 @@ from bench.errors import ConfigError
 
 _LARGEST = 100_000  # nodes in one file, aliases counted each time: a bound on hostile or broken input
 _DEEPEST = 50
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,16 @@ class Node:
 
     def find(self, path: tuple[str | int, ...]) -> Node | None:
         """The node at a path, or None."""
-        node: Node | None = self
+        node = self
         for step in path:
+            child: Node | None = None
             if isinstance(node.value, dict):
-                node = node.value.get(step)
+                child = node.value.get(step)
             elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
-                node = node.value[step]
-            else:
+                child = node.value[step]
+            if child is None:
                 return None
-            if node is None:
-                return None
+            node = child
         return node
 
     def origin_of(self, path: tuple[str | int, ...]) -> Origin:
@@ -148,6 +149,8 @@ class _Builder:
         self.count += 1
         if self.count > _LARGEST or depth > _DEEPEST:
             raise ConfigError("too large or too deeply nested", where=str(origin))
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+            raise ConfigError(f"the tag '{node.tag}' is not allowed here", where=str(origin))
         if isinstance(node, yaml.MappingNode):
             return Node(self._mapping(node, depth), origin)
         if isinstance(node, yaml.SequenceNode):

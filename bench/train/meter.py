@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,14 +51,13 @@ class Meter:
         """Whether the loss has been finite so far (a NaN stays in the sum)."""
         return "loss" not in self.sums or math.isfinite(float(self.sums["loss"]))
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         return {
             "sums": {name: float(value) for name, value in self.sums.items()},
             "images": self.images,
             "judged": self.judged,
         }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        sums: dict[str, float] = state["sums"]  # type: ignore[assignment]
-        self.sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in sums.items()}
-        self.images, self.judged = int(state["images"]), int(state["judged"])  # type: ignore[call-overload]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"].items()}
+        self.images, self.judged = int(state["images"]), int(state["judged"])
