@@ -1,0 +1,23 @@
+"""Policies: rules that pick an operating point for every image from the signals of a decision record."""
+
+from __future__ import annotations
+
+from bench.evaluate.policies.base import Choice, Policy, exit_order
+from bench.evaluate.policies.catalogue import (
+    check_policies,
+    default_policies,
+    make_policies,
+    policy_class,
+    policy_names,
+)
+
+__all__ = [
+    "Choice",
+    "Policy",
+    "check_policies",
+    "default_policies",
+    "exit_order",
+    "make_policies",
+    "policy_class",
+    "policy_names",
+]

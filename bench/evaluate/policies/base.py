@@ -1,0 +1,116 @@
+"""What a policy is, and what it answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from bench.errors import RunError
+from bench.evaluate.record import Outcomes, Signals
+
+P = TypeVar("P", bound="Policy")
+
+VALIDATION = "validation"
+NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a policy does with every image.
+
+    point: int64 [N], the operating point whose answer counts. paid: bool [N, P], the points whose units ran:
+    the answering one alone for points and exits (an exit's counts hold the earlier exits already), every
+    network that was asked for a cascade.
+    """
+
+    point: np.ndarray
+    paid: np.ndarray
+
+    @classmethod
+    def of_point(cls, point: np.ndarray, points: int) -> Choice:
+        """The answering point is the only one that is paid for."""
+        return cls(point, point[:, None] == np.arange(points))
+
+    def counts(self, signals: Signals) -> np.ndarray:
+        """How often each unit ran, int64 [N, U]: the sum over the points that were paid for."""
+        total = np.zeros((signals.n, len(signals.units)), dtype=np.int64)
+        for point in range(len(signals.points)):
+            rows = self.paid[:, point]
+            if rows.any():
+                total[rows] += signals.counts_of(point)[rows]
+        return total
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """Values [P, N] at the answering point of each image, [N]."""
+        return np.take_along_axis(values, self.point[None], axis=0)[0]
+
+    def spent(self, per_point: np.ndarray) -> np.ndarray:
+        """A cost of each point, [P] or [P, N], summed over what was paid for: [N]."""
+        if per_point.ndim == 1:
+            per_point = per_point[:, None]
+        return np.where(self.paid, per_point.T, 0).sum(axis=1)
+
+
+class Policy(ABC):
+    """A rule with at most one free parameter, ``setting``; one object is one point of the results table.
+
+    ``fit`` sees validation data only, ``apply`` sees the test signals only: labels of the test set are in
+    neither. ``thresholds`` holds whatever ``fit`` found.
+    """
+
+    #: what rows, files and `evaluate.policies` call it
+    name: ClassVar[str]
+    #: capabilities of the method without which it makes no sense
+    requires: ClassVar[frozenset[str]] = frozenset()
+    #: which split chose anything: "validation" or "nothing"
+    chosen_on: ClassVar[str] = NOTHING
+    #: one line for users
+    help: ClassVar[str]
+
+    setting: float | None = None
+    thresholds: np.ndarray = np.empty(0)
+
+    @classmethod
+    @abstractmethod
+    def members(cls: type[P], signals: Signals, macs: np.ndarray) -> Sequence[P]:
+        """One object per operating point. signals, macs: those of the validation split where there is one (of
+        the test split for policies that choose nothing: names and costs of points are the same in both).
+        macs: mean MACs of each point, [P]. Empty where the policy has nothing to decide."""
+
+    def fit(self, signals: Signals, outcomes: Outcomes) -> None:
+        """Find thresholds on the validation split. Policies that choose nothing ignore it."""
+        return None
+
+    @abstractmethod
+    def apply(self, signals: Signals) -> Choice:
+        """Decide for every image of a split."""
+
+    def point_name(self, signals: Signals) -> str:
+        """The operating point that all images run, or '' where it depends on the image."""
+        return ""
+
+
+def exit_order(signals: Signals) -> np.ndarray:
+    """The exits in the order in which a network reaches them, as indices of points.
+
+    A later exit has run everything that an earlier one has: counts nest, which is what sorts them (the
+    default point may stand first). Raises RunError where they do not nest.
+    """
+    if not signals.same_for_all:
+        raise RunError("an exit must run the same units for every image; counts of exits are [P, U]")
+    order = np.argsort(signals.counts.astype(np.int64).sum(axis=1), kind="stable")
+    nested = signals.counts[order]
+    if (nested[1:] < nested[:-1]).any() or (nested[1:] == nested[:-1]).all(axis=1).any():
+        raise RunError("exits must nest: a later one runs every unit of an earlier one, and more")
+    return order
+
+
+def first_true(go: np.ndarray) -> np.ndarray:
+    """For each image the first exit that takes it, [N]; go: bool [K, N], the last row taken as true."""
+    go = go.copy()
+    go[-1] = True
+    return go.argmax(axis=0)

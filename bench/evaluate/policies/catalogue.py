@@ -1,0 +1,86 @@
+"""Policies by name, and which of them suit a method's capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from bench.errors import ConfigError
+from bench.evaluate.policies.base import NOTHING, Policy
+from bench.evaluate.policies.cascade import Cascade
+from bench.evaluate.policies.exits import BudgetedBatch, ConfidenceSweep, EntropySweep, MarginSweep, Patience
+from bench.evaluate.policies.points import Anytime, Fixed
+from bench.evaluate.record import Signals
+from bench.registry import did_you_mean
+
+POLICIES: dict[str, type[Policy]] = {
+    policy.name: policy
+    for policy in (Fixed, Anytime, BudgetedBatch, ConfidenceSweep, MarginSweep, EntropySweep, Patience, Cascade)
+}
+
+#: Those that run unless `evaluate.policies` says otherwise.
+DEFAULT = (Fixed.name, Anytime.name, BudgetedBatch.name, ConfidenceSweep.name, Cascade.name)
+
+
+def policy_names() -> list[str]:
+    """Names that `evaluate.policies` may hold."""
+    return sorted(POLICIES)
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class of a policy; ConfigError with the nearest name where there is none."""
+    if name not in POLICIES:
+        raise ConfigError(f"unknown policy '{name}'{did_you_mean(name, POLICIES)}", where="evaluate.policies")
+    return POLICIES[name]
+
+
+def check_policies(names: Sequence[str], protocol: str) -> None:
+    """Whether `evaluate.policies` can be had at all: names exist, and nothing needs a validation part that the
+    protocol does not cut. Raises ConfigError. Needs no torch."""
+    for name in names:
+        if policy_class(name).chosen_on != NOTHING and protocol != "holdout":
+            raise ConfigError(
+                f"policy '{name}' chooses on a validation part; protocol: {protocol} has none (use holdout)",
+                where="evaluate.policies",
+            )
+
+
+def default_policies(capabilities: Collection[str], *, validation: bool) -> list[str]:
+    """What is evaluated when nothing is asked for: each point by itself, and what suits the method.
+
+    ``anytime`` takes the place of ``fixed`` where the points are exits: the numbers are the same.
+    """
+    points = _points_policy(capabilities)
+    names = [
+        name
+        for name in DEFAULT
+        if POLICIES[name].requires <= frozenset(capabilities)
+        and (validation or POLICIES[name].chosen_on == NOTHING)
+    ]
+    return [points] + [name for name in names if name not in (Fixed.name, Anytime.name)]
+
+
+def make_policies(
+    capabilities: Collection[str], asked: Sequence[str], signals: Signals, macs: np.ndarray, *, validation: bool
+) -> list[Policy]:
+    """The policy objects of one run, one per operating point, unfitted.
+
+    asked: `evaluate.policies`; empty means the default. What was asked for but does not suit this method is
+    left out: one list serves all runs of a comparison. signals, macs [P]: see ``Policy.members``.
+    """
+    names = default_policies(capabilities, validation=validation)
+    if asked:
+        points = _points_policy(capabilities)
+        names = [points] + [name for name in asked if name not in (Fixed.name, Anytime.name)]
+    found: list[Policy] = []
+    for name in names:
+        policy = policy_class(name)
+        suits = policy.requires <= frozenset(capabilities)
+        if suits and (validation or policy.chosen_on == NOTHING):
+            found.extend(policy.members(signals, macs))
+    return found
+
+
+def _points_policy(capabilities: Collection[str]) -> str:
+    return Anytime.name if Anytime.requires <= frozenset(capabilities) else Fixed.name
