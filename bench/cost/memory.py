@@ -1,0 +1,129 @@
+"""What training will need on the device, before any of it is trained."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bench.errors import CostError
+from bench.method import Batch
+
+if TYPE_CHECKING:
+    from bench.config.schema import Recipe
+    from bench.method import Method, Stage
+
+__all__ = ["estimate_memory"]
+
+#: Two sizes, so that what grows with the batch can be told from what does not; batch norm needs 2 samples.
+SMALL, LARGE = 2, 4
+
+
+def estimate_memory(method: Method, stage: Stage, recipe: Recipe) -> dict[str, int]:
+    """Bytes that one process needs to train a stage with the whole ``recipe.batch_size``.
+
+    Returns ``parameters`` (with buffers), ``gradients``, ``optimizer`` (its state), ``ema``, ``activations``
+    (what one step of ``method.loss`` saves for its backward pass) and ``total``. Left out: temporary buffers
+    of kernels, the allocator's rounding, and the data set of a resident loader.
+    The step is run on two small batches without data (torch's fake tensors), and with data where the method
+    reads values; activations are extrapolated linearly. No random number is drawn from the caller's generator.
+    Raises CostError where the step fails both ways.
+    """
+    stage = stage.resolve(recipe)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return _estimate(method, stage, recipe, fake=True)
+        except Exception:  # fake tensors refuse in many ways; what is wrong with the step shows below
+            try:
+                return _estimate(method, stage, recipe, fake=False)
+            except Exception as error:
+                raise CostError(
+                    f"stage '{stage.name}': no training step to measure ({type(error).__name__}: {error})"
+                ) from error
+
+
+def _estimate(method: Method, stage: Stage, recipe: Recipe, *, fake: bool) -> dict[str, int]:
+    with FakeTensorMode() if fake else nullcontext():
+        model = _build(method, stage)
+        for name, parameter in model.named_parameters():
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.trains):
+                parameter.requires_grad_(False)
+        model.train()
+        method.set_mode(model, stage)
+        small = _saved_by_step(method, model, stage, recipe, SMALL)
+        large = _saved_by_step(method, model, stage, recipe, LARGE)
+        trained = _bytes(p for p in model.parameters() if p.requires_grad)
+        everything = [*model.parameters(), *model.buffers()]
+        estimate = {
+            "parameters": _bytes(everything),
+            "gradients": trained,
+            "optimizer": trained * _states(recipe),
+            "ema": _bytes(t for t in everything if t.is_floating_point()) if recipe.model_ema else 0,
+            "activations": max(0, small + (large - small) * (recipe.batch_size - SMALL) // (LARGE - SMALL)),
+        }
+    return {**estimate, "total": sum(estimate.values())}
+
+
+def _build(method: Method, stage: Stage) -> nn.Module:
+    """The network as the stage starts, with untrained ones for the stages before it."""
+    model = method.build(stage)
+    previous = None
+    if stage.start_from is not None:
+        before = next((s for s in method.stages() if s.name == stage.start_from), None)
+        if before is None:
+            raise CostError(f"stage '{stage.name}' starts from '{stage.start_from}', which is no stage")
+        previous = _build(method, before)
+    method.prepare(model, stage, previous)
+    return model
+
+
+def _states(recipe: Recipe) -> int:
+    """Numbers that the optimiser keeps for each parameter."""
+    return 2 if recipe.opt == "adamw" else int(recipe.momentum > 0)
+
+
+def _saved_by_step(method: Method, model: nn.Module, stage: Stage, recipe: Recipe, size: int) -> int:
+    """Bytes that one forward pass keeps for the backward pass, each storage once, the model's own left out."""
+    data = method.data
+    side = recipe.train_crop_size or data.image_size
+    images = torch.randn(size, data.channels, side, side)
+    labels = torch.randint(data.num_classes, (size,))
+    targets = labels
+    if recipe.mixup_alpha or recipe.cutmix_alpha:
+        targets = torch.full((size, data.num_classes), 1.0 / data.num_classes)
+    own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    saved: dict[int, Tensor] = {}
+    with _keep_saved(saved), _autocast(recipe):
+        step = method.loss(model, Batch(images, targets, labels, images), stage)
+    del step
+    return sum(t.untyped_storage().nbytes() for key, t in saved.items() if key not in own)
+
+
+@contextmanager
+def _keep_saved(saved: dict[int, Tensor]) -> Iterator[None]:
+    """Collects what autograd saves; the tensors are held, since the address of a freed one may come again."""
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.setdefault(_storage(tensor), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield
+
+
+def _autocast(recipe: Recipe) -> torch.autocast:
+    """Half precision on the CPU is bf16 for both kinds: the bytes are the same."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.amp != "off")
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,161 @@
+"""The cost of every unit of a network, and of whatever a record says was run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.cost.count import count_module
+from bench.cost.opaque import COLUMNS
+from bench.errors import CostError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.method import Method, Unit
+
+__all__ = ["CostTable", "count_units"]
+
+PARAMS = "params"
+
+
+@dataclass(frozen=True, eq=False)
+class CostTable:
+    """What one run of each unit costs.
+
+    units: names, U of them. columns: name -> one value for each unit. ``macs``, ``macs_elementwise``,
+    ``macs_fvcore`` and ``params`` are int64; the others are published ways of counting, float64, 0 for a unit
+    that has none. ``params`` gives a parameter that several units share to the first of them.
+    params_outside: parameters of the network that belong to no unit.
+    """
+
+    units: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]
+    params_outside: int = 0
+
+    @overload
+    def cost(self, counts: Tensor) -> dict[str, Tensor]: ...
+    @overload
+    def cost(self, counts: np.ndarray) -> dict[str, np.ndarray]: ...
+    def cost(self, counts: Tensor | np.ndarray) -> dict[str, Tensor] | dict[str, np.ndarray]:
+        """What was spent, from how often each unit ran: counts @ cost of a unit, exact in int64.
+
+        counts: integers or truth values [..., U]. Returns each column with shape [...], as the same kind of
+        array (on the CPU). ``params`` are those of the units that ran at all, however often they did.
+        """
+        array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
+        if array.dtype.kind not in "iub":
+            raise CostError(f"counts of units are integers, not {array.dtype}; average the costs instead")
+        if array.ndim < 1 or array.shape[-1] != len(self.units):
+            raise CostError(f"counts of shape {array.shape} do not fit a table of {len(self.units)} units")
+        array = array.astype(np.int64, copy=False)
+        if array.size and array.min() < 0:
+            raise CostError("a unit cannot have run less than 0 times")
+        spent = {
+            name: ((array > 0).astype(np.int64) if name == PARAMS else array) @ column
+            for name, column in self.columns.items()
+        }
+        if isinstance(counts, Tensor):
+            return {name: torch.from_numpy(np.asarray(value)) for name, value in spent.items()}
+        return spent
+
+    def total_params(self) -> int:
+        """Parameters of the whole network, also those outside of every unit."""
+        return int(self.columns[PARAMS].sum()) + self.params_outside
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each unit, in order; the index holds the names."""
+        import pandas as pd
+
+        return pd.DataFrame(dict(self.columns), index=pd.Index(self.units, name="unit"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists, strings and numbers only, for a JSON file."""
+        return {
+            "units": list(self.units),
+            "columns": {name: column.tolist() for name, column in self.columns.items()},
+            "params_outside": self.params_outside,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> CostTable:
+        """The inverse of ``to_dict``; CostError where something is missing or does not fit."""
+        try:
+            units = tuple(str(name) for name in stored["units"])
+            columns = {
+                str(name): np.asarray(values, dtype=np.int64 if name in (*COLUMNS, PARAMS) else np.float64)
+                for name, values in stored["columns"].items()
+            }
+            outside = int(stored["params_outside"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CostError(f"a stored cost table is damaged: {type(error).__name__}: {error}") from error
+        missing = [name for name in (*COLUMNS, PARAMS) if name not in columns]
+        if missing or any(column.shape != (len(units),) for column in columns.values()):
+            raise CostError(
+                "a stored cost table is damaged: "
+                + (f"no column {', '.join(missing)}" if missing else "columns and units differ in length")
+            )
+        return cls(units, columns, outside)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CostTable) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.units, tuple(self.columns)))
+
+
+def count_units(method: Method, model: nn.Module) -> CostTable:
+    """Count every unit of a method's network by itself (see ``count_module``), for one image.
+
+    The model and its mode stay as they are. Raises CostError naming the unit, where it cannot be counted,
+    its name is taken or its extra costs are not finite numbers.
+    """
+    units = list(method.units(model))
+    names = [unit.name for unit in units]
+    if not units:
+        raise CostError(f"{type(method).__name__} names no units; they cover the network")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CostError(f"two units are called '{twice[0]}'")
+    extra = _extra_columns(units)
+    counted = [count_module(unit.module, unit.inputs, unit.name) for unit in units]
+    params, outside = _count_params(units, model)
+    columns = {
+        **{column: np.array([one[column] for one in counted], dtype=np.int64) for column in COLUMNS},
+        PARAMS: np.array(params, dtype=np.int64),
+        **extra,
+    }
+    return CostTable(tuple(names), columns, outside)
+
+
+def _extra_columns(units: Sequence[Unit]) -> dict[str, np.ndarray]:
+    columns: dict[str, np.ndarray] = {}
+    for index, unit in enumerate(units):
+        for name, value in unit.extra_costs.items():
+            if name in (*COLUMNS, PARAMS):
+                raise CostError(f"unit '{unit.name}': extra cost '{name}' is a column of the harness; rename it")
+            if not math.isfinite(value):
+                raise CostError(f"unit '{unit.name}': extra cost '{name}' is {value}, not a finite number")
+            columns.setdefault(name, np.zeros(len(units)))[index] = value
+    return columns
+
+
+def _count_params(units: Sequence[Unit], model: nn.Module) -> tuple[list[int], int]:
+    """Parameters of each unit, a shared one at the first that has it, and those of the model in none."""
+    seen: set[int] = set()
+
+    def fresh(module: nn.Module) -> int:
+        count = 0
+        for parameter in module.parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                count += parameter.numel()
+        return count
+
+    return [fresh(unit.module) for unit in units], fresh(model)
