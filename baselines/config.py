@@ -31,3 +31,7 @@ class ResNetConfig(MethodConfig):
         if self.arch is not None and not {"shortcut", "width"}.isdisjoint(self.model_fields_set):
             raise ValueError("shortcut and width belong to the CIFAR family (depth), not to arch")
         return self
+
+    @classmethod
+    def small(cls) -> ResNetConfig:
+        return cls(depth=8)

@@ -24,10 +24,17 @@ def explain_errors(
 ) -> ConfigError:
     """One ConfigError with one line per problem. ``prefix`` is where ``model`` stands in the tree."""
     grouped: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for item in found:
+        if item["type"] == "too_short" and any(_is_below(other["loc"], item["loc"]) for other in found):
+            continue  # pydantic counts an entry that is wrong as missing; its own line says what is wrong
         grouped.setdefault(_real_path(item, tree, prefix), []).append(item)
     lines = [_line(path, items, model, tree, prefix) for path, items in grouped.items()]
     return ConfigError("\n".join(lines))
+
+
+def _is_below(loc: tuple[str | int, ...], above: tuple[str | int, ...]) -> bool:
+    return len(loc) > len(above) and loc[: len(above)] == above
 
 
 def _real_path(

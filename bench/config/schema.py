@@ -35,6 +35,11 @@ class MethodConfig(Strict):
         """The stages of training under these options, in order; the last one's network is evaluated."""
         return [Stage("train")]
 
+    @classmethod
+    def small(cls) -> MethodConfig:
+        """The smallest sensible network for 32x32 images: what smoke and contract tests build."""
+        return cls()
+
 
 class Data(Strict):
     """The data set and how it is divided."""

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,11 +37,12 @@ _LOOK_EVERY = 25
 
 
 class TrainLoader(Protocol):
-    """Batches of an epoch, from any batch on."""
+    """Batches of an epoch, from any batch on; global_size: images of a step over all processes."""
 
-    steps_per_epoch: int
-
-    def epoch(self, epoch: int, start: int = 0) -> Any: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+    def global_size(self, step: int) -> int: ...
 
 
 @dataclass
@@ -158,6 +159,10 @@ class _Training:
         with self._autocast():
             parts = self.module(*self._formatted(batch))
         loss = parts["loss"]
+        if self.world.size > 1:
+            # DDP takes the plain mean over processes; shares of a smaller last batch may differ by one image.
+            share = batch.images.shape[0] * self.world.size / self.job.loader.global_size(self.step % self.spe)
+            loss = loss * share
         self.scaler.scale(loss).backward()
         if self.recipe.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
