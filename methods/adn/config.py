@@ -170,3 +170,7 @@ class ADNConfig(MethodConfig):
     def weights(self) -> tuple[float, float]:
         """Weights of the super-net's and of the base-net's loss."""
         return (1.0, 1.0) if self.paper_weights else (self.alpha, 1.0 - self.alpha)
+
+    @classmethod
+    def small(cls) -> ADNConfig:
+        return cls(depth=14)

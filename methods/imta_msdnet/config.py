@@ -137,12 +137,17 @@ class IMTAMSDNetConfig(MethodConfig):
         self.geometry()
         return self
 
+    @classmethod
+    def small(cls) -> IMTAMSDNetConfig:
+        return cls(exits=3, channels=8, growth=4)
+
     def stages(self) -> list[Stage]:
         """The network with its own heads, called ``ge`` (``msdnet`` without GE); under ISC then ``isc_ofa``,
         which trains new classifiers on it frozen. Each depends only on the options that it uses, so the runs
         of an ablation share their first stage."""
         two = self.isc != "none"
-        first = self._options(*NETWORK_FIELDS, "ge") | ({} if two else self._distillation())
+        alone = not two and self.ofa != "none"
+        first = self._options(*NETWORK_FIELDS, "ge") | (self._distillation() if alone else {})
         stages = [Stage("msdnet" if self.ge == "none" else "ge", options=first)]
         if two:
             second = self._options(*NETWORK_FIELDS, "isc", "frozen_norm") | self._distillation()

@@ -121,6 +121,10 @@ class SkipNetConfig(MethodConfig):
             raise ValueError("target_rate_weight needs a target_rate")
         return self
 
+    @classmethod
+    def small(cls) -> SkipNetConfig:
+        return cls(depth=8, thresholds=(0.4,))
+
     def stages(self) -> list[Stage]:
         """Ungated: [base]. Gated: [sp], then hrl unless it is switched off."""
         options = self.model_dump(mode="json", exclude=set(NOT_TRAINED))
