@@ -43,8 +43,10 @@ def distillation_loss(
     divergence = F.kl_div(
         F.log_softmax(logits / temperature, dim=1),
         F.softmax(teacher.detach() / temperature, dim=1),
-        reduction="mean" if reduction == "class_mean" else "batchmean",
+        reduction="batchmean",
     )
+    if reduction == "class_mean":
+        divergence = divergence / logits.shape[1]
     return divergence * temperature**2
 
 
