@@ -35,7 +35,7 @@ class Interval:
 
 
 def describe(level: float, kind: str, about: str) -> str:
-    """'95 % Wilson: this trained network on new images': the meaning of an interval, for tables and plots."""
+    """'95 % Wilson interval: this trained network on new images': its meaning, for tables and plots."""
     return f"{100 * level:g} % {kind}: {about}"
 
 
@@ -53,7 +53,7 @@ def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
     low = 0.0 if hits == 0 else centre - half  # exact at the ends, where rounding would leave 1e-17
     high = 1.0 if hits == n else centre + half
-    return Interval(low, high, level, NEW_IMAGES_ONE, "Wilson")
+    return Interval(low, high, level, NEW_IMAGES_ONE, "Wilson interval")
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
@@ -64,7 +64,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     half = t_quantile(0.5 + level / 2, n - 1) * deviation / math.sqrt(n)
-    return Interval(mean - half, mean + half, level, NEW_RUNS, f"t over {n} seeds")
+    return Interval(mean - half, mean + half, level, NEW_RUNS, f"t interval over {n} seeds")
 
 
 def bootstrap_mean(
@@ -87,7 +87,7 @@ def bootstrap_mean(
     else:
         means = np.array([values[rng.integers(0, n, n)].mean() for _ in range(resamples)])
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(float(low), float(high), level, NEW_IMAGES, "bootstrap over test images")
+    return Interval(float(low), float(high), level, NEW_IMAGES, "bootstrap interval over test images")
 
 
 def paired_difference(

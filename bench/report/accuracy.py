@@ -1,0 +1,260 @@
+"""The figure that the harness exists for: accuracy against compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.report.labels import Label, place_labels
+from bench.report.results import Results
+from bench.report.style import (
+    CONVENTION,
+    INK,
+    MUTED,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    Look,
+    format_macs,
+    looks,
+    new_figure,
+    save_figure,
+    styled,
+    wrap_text,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAME = "accuracy-vs-macs"
+
+#: Policies drawn as points, and those drawn as a curve; of these the first that a run has.
+POINTS = ("fixed", "anytime")
+CURVES = ("budgeted", "cascade", "confidence", "margin", "entropy", "patience")
+
+#: The cost axis is logarithmic where the dearest point costs so many times the cheapest.
+LOG_FROM = 8.0
+
+_WORDS = {
+    "budgeted": "exits, budgeted batch",
+    "cascade": "cascade of static paths",
+    "confidence": "exits, confidence threshold",
+    "margin": "exits, margin threshold",
+    "entropy": "exits, entropy threshold",
+    "patience": "exits, patience",
+}
+_STYLES: dict[str, Any] = {"cascade": (0, (5, 1.2, 1.2, 1.2)), "confidence": (0, (1.2, 1.2))}
+_PROTOCOLS = {
+    "holdout": "holdout (trained without the validation part; every choice made on it)",
+    "published": "published (trained on the whole training set; nothing chosen)",
+}
+
+
+def draw_accuracy(results: Results, lines: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Accuracy against mean MACs, for two columns and for one. lines: ``summarise(results)``.
+
+    Nothing is drawn, and nothing returned, where no run has numbers.
+    """
+    lines = [line for line in lines if line.get("top1_mean") is not None]
+    if not any(line["policy"] in POINTS for line in lines):
+        return []
+    paths = []
+    with styled():
+        for stem, width, height in ((NAME, TWO_COLUMNS, 3.9), (f"{NAME}-column", ONE_COLUMN, 2.7)):
+            paths += save_figure(accuracy_figure(results, lines, width, height), folder / stem)
+    return paths
+
+
+def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: float, height: float):  # type: ignore[no-untyped-def]
+    """The figure of a given width; height: of the axes alone, inches; title, legend and notes come on top."""
+    wide = width > 5
+    size, note_size = (7.5, 6.2) if wide else (6.5, 5.6)
+    left, right = (0.56, 0.12) if wide else (0.5, 0.12)
+    own = looks(results)
+    handles = _legend(lines)
+    columns = 2 if wide else 1
+    figure = new_figure(width, height)
+    room = width - left - right
+    title = wrap_text(figure, results.heading, 9, room, "bold")
+    notes = wrap_text(figure, " ".join(_notes(results, lines)), note_size, room)
+    noted = len(notes) * note_size / 72 * 1.32
+    above = 0.17 * len(title) + 0.12
+    below = 0.46 + -(-len(handles) // columns) * size / 72 * 1.5 + noted + 0.12
+    total = height + above + below
+    figure.set_size_inches(width, total)
+    axes = figure.add_axes((left / width, below / total, room / width, height / total))
+    _axes(axes, lines, log=_is_log(lines))
+    obstacles, labels = _draw_runs(axes, lines, own, wide)
+    _limits(axes, lines)
+    place_labels(axes, labels, _dense(axes, obstacles), size)
+    figure.text(left / width, 1 - 0.06 / total, "\n".join(title), va="top", ha="left", weight="bold", size=9)
+    figure.legend(
+        handles=handles, loc="lower left", ncols=columns, fontsize=size, handlelength=2.2, columnspacing=1.6,
+        borderaxespad=0, labelspacing=0.35, bbox_to_anchor=((left - 0.06) / width, (0.1 + noted) / total),
+    )  # fmt: skip
+    figure.text(left / width, 0.06 / total, "\n".join(notes), va="bottom", size=note_size, color=MUTED, linespacing=1.3)
+    return figure
+
+
+def _axes(axes: Axes, lines: Sequence[dict[str, Any]], log: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    axes.grid(True)
+    axes.set_xlabel("FLOPs (MACs) per image" + (", log scale" if log else ""))
+    axes.set_ylabel("Top-1 accuracy (%)")
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_macs(value)))
+    axes.yaxis.set_major_locator(MaxNLocator(7))
+
+
+def _is_log(lines: Sequence[dict[str, Any]]) -> bool:
+    macs = [line["macs_mean"] for line in lines if line["policy"] in (*POINTS, *CURVES)]
+    return min(macs) > 0 and max(macs) / min(macs) > LOG_FROM
+
+
+def _draw_runs(
+    axes: Axes, lines: Sequence[dict[str, Any]], own: dict[str, Look], wide: bool
+) -> tuple[list[np.ndarray], list[Label]]:
+    """Draw every run; returns polylines that labels should keep off, and one label per run."""
+    obstacles: list[np.ndarray] = []
+    labels: list[Label] = []
+    for run in dict.fromkeys(line["run"] for line in lines):
+        look = own[run]
+        mine = [line for line in lines if line["run"] == run]
+        points = [line for line in mine if line["policy"] in POINTS]
+        curve = _curve(mine)
+        if curve:
+            x, y = _xy(curve)
+            axes.plot(x, y, color=look.colour, linestyle=_STYLES.get(curve[0]["policy"], "-"), zorder=3)
+            if all(line["top1_lo"] is not None for line in curve):
+                low, high = ([line[name] for line in curve] for name in ("top1_lo", "top1_hi"))
+                axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0, zorder=1)
+            obstacles.append(np.column_stack([x, y]))
+        obstacles += _draw_points(axes, points, look, wide)
+        where = points[:1] + curve[:: max(len(curve) // 6, 1)] + (points[1:] if len(points) < 7 else [])
+        labels.append(Label(mine[0]["label"], list(zip(*_xy(where))), look.colour))
+    return obstacles, labels
+
+
+def _draw_points(axes: Axes, points: list[dict[str, Any]], look: Look, wide: bool) -> list[np.ndarray]:
+    """Markers: hollow where every image costs the same, filled where the cost depends on the image. Exits and
+    gate thresholds of one network are joined by a line; static paths have no natural order."""
+    if not points:
+        return []
+    ordered = sorted(points, key=lambda line: line["macs_mean"])
+    x, y = _xy(ordered)
+    adaptive = any(line["adaptive"] == "yes" for line in points)
+    obstacles = []
+    if len(points) > 1 and (adaptive or points[0]["policy"] == "anytime"):
+        axes.plot(x, y, color=look.colour, linewidth=1.0, linestyle="-" if adaptive else (0, (3, 2)), zorder=2)
+        obstacles.append(np.column_stack([x, y]))
+    crowd = len(points) > 6
+    for line in points:
+        main = line is points[0] or not crowd
+        at = ([line["macs_mean"]], [line["top1_mean"]])
+        if main and line["top1_lo"] is not None:
+            errors = [[line["top1_mean"] - line["top1_lo"]], [line["top1_hi"] - line["top1_mean"]]]
+            axes.errorbar(*at, yerr=errors, fmt="none", ecolor=look.colour, elinewidth=0.8, capsize=1.8, alpha=0.75,
+                          zorder=2.5)  # fmt: skip
+            obstacles.append(np.array([[at[0][0], line["top1_lo"]], [at[0][0], line["top1_hi"]]]))
+        axes.plot(*at, marker=look.marker, color=look.colour, linestyle="none", zorder=4,
+                  markersize=(5.5 if wide else 4.5) * (1.0 if main else 0.7), markeredgewidth=1.1,
+                  markerfacecolor=look.colour if line["adaptive"] == "yes" else "white")  # fmt: skip
+        obstacles.append(np.array([[at[0][0], at[1][0]]] * 4))
+    return obstacles
+
+
+def _curve(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The input-adaptive curve of a run, in order of cost."""
+    for policy in CURVES:
+        found = [line for line in lines if line["policy"] == policy]
+        if found:
+            return sorted(found, key=lambda line: line["macs_mean"])
+    return []
+
+
+def _xy(lines: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    return [line["macs_mean"] for line in lines], [line["top1_mean"] for line in lines]
+
+
+def _limits(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    """Room for labels beside the outermost points."""
+    drawn = [line for line in lines if line["policy"] in POINTS] + [
+        line for run in dict.fromkeys(line["run"] for line in lines)
+        for line in _curve([one for one in lines if one["run"] == run])
+    ]  # fmt: skip
+    low, high = (f([line["macs_mean"] for line in drawn]) for f in (min, max))
+    if axes.get_xscale() == "log":
+        room = max((high / low) ** 0.07, 1.08)
+        axes.set_xlim(low / room, high * room**1.6)
+    else:
+        room = (high - low) * 0.07 or high * 0.2 or 1.0
+        axes.set_xlim(max(low - room, 0), high + 1.6 * room)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom - 0.02 * (top - bottom), min(top + 0.05 * (top - bottom), 101.0))
+
+
+def _dense(axes: Axes, obstacles: Sequence[np.ndarray]) -> np.ndarray:
+    """Polylines as points a few pixels apart."""
+    found = [np.empty((0, 2))]
+    for line in obstacles:
+        if len(line) == 1:
+            found.append(line)
+            continue
+        pixels = axes.transData.transform(line)
+        steps = np.maximum(np.hypot(*np.diff(pixels, axis=0).T) // 4, 1).astype(int)
+        dense = [a + (b - a) * np.linspace(0, 1, n + 1)[:, None] for a, b, n in zip(pixels, pixels[1:], steps)]
+        found.append(axes.transData.inverted().transform(np.concatenate(dense)))
+    return np.concatenate(found)
+
+
+def _legend(lines: Sequence[dict[str, Any]]) -> list[Any]:
+    """What markers and lines mean; the runs themselves are labelled in the figure."""
+    from matplotlib.lines import Line2D
+
+    def mark(label: str, filled: bool, dashed: bool = False) -> Line2D:
+        return Line2D(
+            [], [], label=label, color=INK, marker="o", markersize=4.5, linewidth=1.0,
+            markerfacecolor=INK if filled else "white", linestyle=(0, (3, 2)) if dashed else "none",
+        )  # fmt: skip
+
+    points = [line for line in lines if line["policy"] in POINTS]
+    handles = []
+    if any(line["adaptive"] == "no" for line in points):
+        handles.append(mark("static: every image costs the same", False))
+    if any(line["policy"] == "anytime" for line in points):
+        handles.append(mark("exits of one network (anytime)", False, dashed=True))
+    if any(line["adaptive"] == "yes" for line in points):
+        handles.append(mark("input-adaptive: gates", True))
+    runs = dict.fromkeys(line["run"] for line in lines)
+    curves = [_curve([line for line in lines if line["run"] == run]) for run in runs]
+    drawn = {curve[0]["policy"] for curve in curves if curve}
+    for policy in (name for name in CURVES if name in drawn):
+        style = _STYLES.get(policy, "-")
+        handles.append(Line2D([], [], color=INK, linestyle=style, label=f"input-adaptive: {_WORDS[policy]}"))
+    return handles
+
+
+def _notes(results: Results, lines: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader must know to read the figure alone."""
+    done = [run for run in results.runs if run.done]
+    images = sorted({row["n"] for run in done for row in run.rows if row["n"]})
+    seeds = sorted({run.seed for run in done})
+    many = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), means shown." if len(seeds) > 1 else "One seed."
+    meanings = list(dict.fromkeys(line["interval"] for line in lines if line["interval"]))
+    failed = sorted({run.label for run in results.runs if not run.done})
+    return [
+        CONVENTION,
+        f"Data: {results.dataset}, {' / '.join(f'{n:,}' for n in images)} test images.",
+        f"Protocol: {_PROTOCOLS.get(results.protocol, results.protocol)}.",
+        many,
+        f"Bars and bands: {'; or '.join(meanings)}.",
+        *([f"Not drawn or incomplete: {', '.join(failed)}."] if failed else []),
+    ]

@@ -1,0 +1,41 @@
+"""Everything that is drawn from a results folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.evaluate.columns import write_rows, write_table
+from bench.report.results import read_results
+from bench.report.tables import COLUMNS, legacy_columns, summarise
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What was written. plots: every figure in every format."""
+
+    results: Path
+    summary: Path
+    plots: list[Path] = field(default_factory=list)
+
+    def all(self) -> list[Path]:
+        return [self.results, self.summary, *self.plots]
+
+
+def draw(out: Path) -> ReportFiles:
+    """Write results.csv, summary.csv and plots/ from the runs' files; the same files give the same bytes.
+
+    Raises RunError where the folder holds no comparison or cannot be written to.
+    """
+    from bench.report.accuracy import draw_accuracy
+    from bench.report.curves import draw_curves
+
+    out = Path(out)
+    results = read_results(out)
+    lines = summarise(results)
+    files = ReportFiles(out / "results.csv", out / "summary.csv")
+    write_rows(files.results, results.rows)
+    write_table(files.summary, [*COLUMNS, *legacy_columns(lines)], lines)
+    files.plots.extend(draw_accuracy(results, lines, out / "plots"))
+    files.plots.extend(draw_curves(results, out / "plots"))
+    return files

@@ -1,0 +1,147 @@
+"""Reading a results folder: the comparison, its runs in file order, what became of each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.errors import RunError
+from bench.evaluate.columns import read_rows
+from bench.evaluate.rows import failed_row
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run of one seed.
+
+    status: "done" only where its rows could be read. curves: training metrics, one dict per epoch, stages in
+    the order in which they were trained. facts: the whole status.json. spec: the resolved run.
+    """
+
+    run: str
+    label: str
+    method: str
+    seed: int
+    run_id: str
+    folder: Path
+    status: str
+    reason: str
+    rows: list[dict[str, Any]]
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole comparison."""
+
+    out: Path
+    name: str
+    title: str | None
+    protocol: str
+    dataset: str
+    protocol_version: int
+    confidence_level: float
+    runs: list[RunResult]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows in file order; a run without numbers has one that says why."""
+        return [row for run in self.runs for row in run.rows]
+
+    @property
+    def heading(self) -> str:
+        return self.title or self.name
+
+    def by_name(self) -> dict[str, list[RunResult]]:
+        """Runs by name, in file order, each with its seeds."""
+        grouped: dict[str, list[RunResult]] = {}
+        for run in self.runs:
+            grouped.setdefault(run.run, []).append(run)
+        return grouped
+
+
+def read_results(out: Path) -> Results:
+    """Read the folder of a comparison. RunError where it is none; a damaged run is a failed run."""
+    path = out / "comparison.json"
+    try:
+        comparison = json.loads(path.read_text("utf-8"))
+        entries = comparison["runs"]
+        runs = [_read_run(out, comparison, entry) for entry in entries]
+    except OSError as error:
+        raise RunError(f"{out} holds no results of a comparison (comparison.json: {error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}); run the comparison again") from error
+    return Results(
+        out,
+        str(comparison.get("name") or out.name),
+        comparison.get("title"),
+        str(comparison.get("protocol") or ""),
+        str(comparison.get("data") or ""),
+        int(comparison.get("protocol_version") or 0),
+        float(comparison.get("confidence_level") or 0.95),
+        runs,
+    )
+
+
+def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any]) -> RunResult:
+    folder = out / str(entry["folder"])
+    facts, spec = _read_json(folder / "status.json"), _read_json(folder / "spec.json")
+    status, reason = str(facts.get("status") or "pending"), str(facts.get("reason") or "")
+    known: dict[str, Any] = {
+        "protocol_version": comparison.get("protocol_version"), "comparison": comparison.get("name"),
+        "run": str(entry["run"]), "run_id": str(entry.get("run_id") or ""),
+        "label": str(entry.get("label") or entry["run"]), "dataset": comparison.get("data") or "",
+        "protocol": comparison.get("protocol") or "", "seed": int(entry["seed"]), "method": str(entry["method"]),
+        "torch": str(facts.get("torch") or ""), "python": str(facts.get("python") or ""),
+        "host_class": str(facts.get("host_class") or ""),
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    if status == "done":
+        try:
+            rows = read_rows(folder / "rows.csv")
+            # The name in plots may have changed since; it is no part of what was measured.
+            rows = [{**row, "label": known["label"]} for row in rows]
+            if not rows:
+                raise RunError(f"{folder / 'rows.csv'} is empty; delete it and run again")
+        except RunError as error:
+            status, reason = "failed", str(error)
+    if not rows:
+        rows = [failed_row(known, status, reason)]
+    return RunResult(
+        known["run"], known["label"], known["method"], known["seed"], known["run_id"], folder, status, reason,
+        rows, _read_curves(folder), facts, spec,
+    )  # fmt: skip
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _read_curves(folder: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl; one that a killed process left half-written is passed over."""
+    try:
+        text = (folder / "metrics.jsonl").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    lines = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("epoch"), (int, float)):
+            lines.append(value)
+    return lines

@@ -1,0 +1,155 @@
+"""How every figure looks: colours, markers, sizes, fonts, and files whose bytes depend on content alone.
+
+Figures are made without pyplot, so that a user's backend and settings are neither read nor changed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.files import write_bytes_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bench.report.results import Results
+
+#: Okabe and Ito's colour-blind safe set, without yellow (too light on white), darker ones first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK, MUTED, GRID = "#222222", "#666666", "#E6E6E6"
+
+#: Widths in inches: one and two columns of a usual two-column paper; the latter fits a slide.
+ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0
+
+FORMATS = ("png", "svg", "pdf")
+_NO_DATES: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+#: The convention that every cost axis follows.
+CONVENTION = (
+    "FLOPs are multiply-accumulates (MACs) of convolution, linear, matrix, attention and LSTM products; gates and "
+    "heads are included; norms, activations and pooling are not."
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker of a run: both of its method, the colour shaded where a method has several runs with
+    more than one operating point each."""
+
+    colour: str
+    marker: str
+
+
+def looks(results: Results) -> dict[str, Look]:
+    """The look of every run, by name; it depends on the order of the file alone.
+
+    Where all runs are of one method, colour and marker tell the runs apart instead.
+    """
+    names = {run.run: run.method for run in results.runs}
+    methods = list(dict.fromkeys(names.values()))
+    if len(methods) == 1:
+        return {run: Look(*pick(number)) for number, run in enumerate(names)}
+    several = {run.run for run in results.runs if len({(r["policy"], r["point"]) for r in run.rows}) > 1}
+    seen: dict[str, int] = {}
+    found = {}
+    for run, method in names.items():
+        colour, marker = pick(methods.index(method))
+        variant = seen.get(method, 0)
+        if run in several:
+            seen[method] = variant + 1
+        found[run] = Look(_shade(colour, variant) if run in several else colour, marker)
+    return found
+
+
+def pick(number: int) -> tuple[str, str]:
+    """Colours and markers have the same length; the second round pairs them anew."""
+    round_, place = divmod(number, len(COLOURS))
+    return COLOURS[place], MARKERS[(place + 3 * round_) % len(MARKERS)]
+
+
+def _shade(colour: str, variant: int) -> str:
+    """The colour itself, darker, lighter, darker still: lightness also survives colour blindness."""
+    amount = (0.0, 0.45, -0.45, 0.7)[variant % 4]
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    mixed = [round(p * (1 - amount)) if amount >= 0 else round(p + (255 - p) * -amount) for p in parts]
+    return "#" + "".join(f"{p:02X}" for p in mixed)
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Settings in force while a figure is made and saved."""
+    from matplotlib import style
+
+    with style.context(["default", {
+        "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
+        "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
+        "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": INK, "ytick.color": INK,
+        "xtick.direction": "out", "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+        "grid.color": GRID, "grid.linewidth": 0.6, "lines.linewidth": 1.4, "lines.markersize": 5.5,
+        "legend.frameon": False, "savefig.dpi": 220, "figure.dpi": 100,
+        "svg.hashsalt": "depthbench", "svg.fonttype": "path", "pdf.fonttype": 42,
+    }]):  # fmt: skip
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure, inches, on the Agg canvas."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def wrap_text(figure: Figure, text: str, size: float, width: float, weight: str = "normal") -> list[str]:
+    """Break a text into lines of at most ``width`` inches, as it will be set."""
+
+    def measure(words: str) -> float:
+        probe = figure.text(0, 0, words, size=size, weight=weight)
+        extent = probe.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        probe.remove()
+        return extent.width / figure.dpi
+
+    space = measure("a a") - measure("aa")
+    lines: list[list[str]] = [[]]
+    used = 0.0
+    for word in text.split():
+        wide = measure(word)
+        if lines[-1] and used + space + wide > width:
+            lines.append([])
+            used = 0.0
+        used += wide + (space if lines[-1] else 0.0)
+        lines[-1].append(word)
+    return [" ".join(words) for words in lines if words]
+
+
+def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write ``<stem>.png``, ``.svg`` and ``.pdf``; no dates, so that the same figure gives the same bytes."""
+    paths = []
+    for kind in formats:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=_NO_DATES[kind])
+        path = stem.with_name(f"{stem.name}.{kind}")
+        write_bytes_atomic(path, buffer.getvalue())
+        paths.append(path)
+    return paths
+
+
+def format_macs(value: float, digits: int = 3) -> str:
+    """1234567 -> '1.23M': MACs with a prefix, so many significant digits."""
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit * 0.9995:
+            return f"{value / unit:.{digits}g}{name}" if abs(value) < 999.5 * unit else f"{value / unit:.0f}{name}"
+    return f"{value:.{digits}g}"
