@@ -51,7 +51,7 @@ def count_module(module: nn.Module, inputs: Sequence[Tensor], name: str = "modul
     module cannot be run by itself.
     """
     with _surroundings(name):
-        counted = _count_traced(_copy_to(module, "cpu"), tuple(_to_cpu(x) for x in inputs), name)
+        counted = _count_traced(_copy_to(module, "cpu"), tuple(_placed(x, "cpu") for x in inputs), name)
         checked = _count_again(_copy_to(module, "meta"), tuple(x.detach().to("meta") for x in inputs), name)
     if abs(counted["macs"] - checked) > max(RELATIVE_SLACK * max(counted["macs"], checked), ABSOLUTE_SLACK):
         raise CostError(
@@ -68,17 +68,20 @@ def count_module(module: nn.Module, inputs: Sequence[Tensor], name: str = "modul
 
 
 class _EveryOutput(nn.Module):
-    """Calls a module and returns every tensor that it or any part of it returned."""
+    """Calls a module and returns every tensor that it or any part of it returned, except for the inside of
+    registered modules, which the trace does not know."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, costs: ModuleCosts) -> None:
         super().__init__()
         self.module = module
+        self.costs = costs
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         kept: dict[int, Tensor] = {}
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            kept.update((id(tensor), tensor) for tensor in tensors_in(output))
+            if not self.costs.inside:
+                kept.update((id(tensor), tensor) for tensor in tensors_in(output))
 
         hooks = [part.register_forward_hook(keep) for part in self.module.modules()]
         try:
@@ -100,7 +103,7 @@ class _Analysis(JitModelAnalysis):
 
 def _count_traced(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> dict[str, int]:
     costs = ModuleCosts()
-    analysis = _Analysis(_EveryOutput(module), inputs)
+    analysis = _Analysis(_EveryOutput(module, costs), inputs)
     analysis.clear_op_handles().set_op_handle(**_handles()).tracer_warnings("none")
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with costs.watch(module):
@@ -144,8 +147,6 @@ def _describe_unknown(unknown: Counter[str]) -> str:
     first = min(unknown)
     python = first.startswith("prim::PythonOp.")
     what = first.removeprefix("prim::PythonOp.") if python else f'"{first}"'
-    if first in ("prim::If", "prim::Loop", "prim::CallFunction", "prim::CallMethod"):
-        return f"{names}: a scripted part hides its work; count the unscripted module"
     return (
         f"no rule says what {names} costs; add one with bench.cost.register_elementwise({what}), "
         f"register_headline({what}, macs) or register_free({what}, reason), or register_module_cost for "
@@ -161,7 +162,9 @@ def _count_again(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> in
     try:
         with costs.watch(module), counter:
             module(*inputs)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+    except CostError:
+        raise
+    except Exception as error:
         raise CostError(
             f"unit '{name}': cannot be run on the meta device for the second count ({_first_line(error)}); a "
             "unit is called with tensors only and may not branch on their values"
@@ -199,7 +202,7 @@ def _surroundings(name: str) -> Iterator[None]:
     except CostError as error:
         message = str(error)
         raise CostError(message if message.startswith("unit '") else f"unit '{name}': {message}") from None
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, IndexError) as error:
+    except Exception as error:  # whatever a module of somebody else raises
         raise CostError(f"unit '{name}': cannot be counted by itself ({_first_line(error)})") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
@@ -214,8 +217,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _copy_to(module: nn.Module, device: str) -> nn.Module:
-    """The module in evaluation mode on another device, without copying data: the CPU copy shares parameters
-    that lie there already, the meta copy has none."""
+    """The module in evaluation mode on another device. Parameters that lie there already are shared, not
+    copied: nothing is trained here."""
     memo: dict[int, Any] = {}
     for part in module.modules():
         for tensor in tensors_in(list(vars(part).values())):
@@ -230,13 +233,13 @@ def _move(tensor: Tensor, device: str) -> Tensor:
     if isinstance(tensor, nn.Parameter):
         if tensor.device.type == device:
             return tensor
-        return nn.Parameter(tensor.detach().to(device), requires_grad=tensor.requires_grad)
-    if tensor.device.type == device:
-        return tensor.detach().clone()
-    return tensor.detach().to(device)
+        return nn.Parameter(_placed(tensor, device), requires_grad=tensor.requires_grad)
+    return _placed(tensor, device)
 
 
-def _to_cpu(tensor: Tensor) -> Tensor:
-    if tensor.device.type == "meta":
+def _placed(tensor: Tensor, device: str) -> Tensor:
+    """A copy on that device; what has no data becomes zeros on the CPU."""
+    if tensor.device.type == "meta" and device == "cpu":
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
-    return tensor.detach().to("cpu")
+    moved = tensor.detach().to(device)
+    return moved.clone() if moved.data_ptr() == tensor.data_ptr() else moved

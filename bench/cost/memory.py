@@ -42,9 +42,8 @@ def estimate_memory(method: Method, stage: Stage, recipe: Recipe) -> dict[str, i
             try:
                 return _estimate(method, stage, recipe, fake=False)
             except Exception as error:
-                raise CostError(
-                    f"stage '{stage.name}': no training step to measure ({type(error).__name__}: {error})"
-                ) from error
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+                raise CostError(f"stage '{stage.name}': no training step to measure ({reason})") from error
 
 
 def _estimate(method: Method, stage: Stage, recipe: Recipe, *, fake: bool) -> dict[str, int]:

@@ -56,7 +56,7 @@ class ModuleCosts:
     said: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
     hidden_flops: int = 0
     counter: FlopCounterMode | None = None
-    _inside: bool = False
+    inside: bool = False
 
     @contextmanager
     def watch(self, network: nn.Module) -> Iterator[ModuleCosts]:
@@ -74,20 +74,21 @@ class ModuleCosts:
         forward = module.forward
 
         def report(*args: Any, **kwargs: Any) -> Any:
-            if self._inside:
+            if self.inside:
                 return forward(*args, **kwargs)
 
             def run() -> Any:
-                self._inside = True
                 before = self._flops()
+                self.inside = True
                 try:
-                    output = forward(*args, **kwargs)
+                    with _untraced():
+                        output = forward(*args, **kwargs)
+                        self._add(module, rule(module, args, output))
+                        # a function may not hand its argument through
+                        return _map_tensors(output, torch.clone)
                 finally:
-                    self._inside = False
-                self.hidden_flops += self._flops() - before
-                self._add(module, rule(module, args, output))
-                # a function may not hand its argument through; a copy inside it is not traced
-                return _map_tensors(output, torch.clone)
+                    self.inside = False
+                    self.hidden_flops += self._flops() - before
 
             return _Opaque.apply(run, *tensors_in((args, kwargs)))
 
@@ -107,6 +108,17 @@ class ModuleCosts:
         for column in COLUMNS:
             default = cost.get("macs", 0) if column == "macs_fvcore" else 0
             self.said[column] += cost.get(column, default)
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """While a trace is taken, sizes are tensors; inside of a registered module they are numbers again."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 def _rule_for(module: nn.Module) -> ModuleCost | None:
