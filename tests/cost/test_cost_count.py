@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fvcore.nn import FlopCountAnalysis
+from fvcore_alone import fvcore_alone
 from torch import Tensor, nn
 
 from bench.cost import (
@@ -41,13 +41,6 @@ def _own_registry() -> Iterator[None]:
 
 def conv() -> nn.Conv2d:
     return nn.Conv2d(16, 16, 3, padding=1, bias=False)
-
-
-def fvcore_alone(module: nn.Module, *inputs: Tensor) -> int:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(module.eval(), inputs)
-        return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
 
 
 class Gated(nn.Module):
