@@ -11,9 +11,9 @@ import contextlib
 import multiprocessing
 import os
 import queue
-import re
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -130,28 +130,34 @@ def _start(loader: DataLoader) -> tuple[Iterator[Any], list[Any]]:
 
 def _name_deaths(pieces: Iterator[Any], children: list[Any], reader: Reader) -> Iterator[Any]:
     """Turn the DataLoader's own errors into one line that says who died, why, and over which file."""
+    message = None
     try:
         yield from pieces
-    except (RuntimeError, OSError) as error:
-        found = re.search(r"pid\(s\) ([\d, ]+)", str(error))
-        pids = [int(pid) for pid in found[1].split(",")] if found else []
-        raise DataError(_obituary(pids, children, reader) or f"the loader failed: {_one_line(error)}") from error
+    except (RuntimeError, OSError, EOFError) as error:
+        # A death shows as torch's own RuntimeError or, in the middle of a transfer, as a broken connection.
+        message = _obituary(children, reader) or f"the loader failed: {_one_line(error)}"
     finally:
-        del pieces  # ends the workers now, even while an error keeps this frame alive
+        del pieces  # ends the workers now; and below no traceback is chained, which would keep them alive
+    if message:
+        raise DataError(message)
 
 
-def _obituary(pids: list[int], children: list[Any], reader: Reader) -> str | None:
-    for pid in pids:
-        code = next((child.exitcode for child in children if child.pid == pid), None)
-        cause = f"exit code {code}"
-        if code is not None and code < 0:
-            with contextlib.suppress(ValueError):
-                cause = f"signal {signal.Signals(-code).name}"
-        hint = {"signal SIGKILL": ": out of memory?", "signal SIGBUS": ": out of shared memory?"}.get(cause, "")
-        busy = [int(sample) for owner, sample in reader.slots.tolist() if owner == pid]
-        what = f" while reading {reader.source.where(busy[0])}" if busy and busy[0] >= 0 else ""
-        return f"a loader process died{what} ({cause}{hint})"
-    return None
+def _obituary(children: list[Any], reader: Reader) -> str | None:
+    """What to say of the first process that died on its own; None where none did."""
+    deadline = time.monotonic() + 1.0
+    while not (dead := [child for child in children if child.exitcode]):
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.02)
+    code, pid = dead[0].exitcode, dead[0].pid
+    cause = f"exit code {code}"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            cause = f"signal {signal.Signals(-code).name}"
+    hint = {"signal SIGKILL": ": out of memory?", "signal SIGBUS": ": out of shared memory?"}.get(cause, "")
+    busy = [int(sample) for owner, sample in reader.slots.tolist() if owner == pid]
+    what = f" while reading {reader.source.where(busy[0])}" if busy and busy[0] >= 0 else ""
+    return f"a loader process died{what} ({cause}{hint})"
 
 
 def _one_line(error: BaseException) -> str:

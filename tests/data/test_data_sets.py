@@ -1,0 +1,474 @@
+"""The catalogue, and every data set as its files lie on a disk; what is wrong with them is said in one line."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import CPU, batches, make_folder, open_folder, recipe
+
+from bench.config.schema import Data
+from bench.data import DATASETS, find_root, missing_files, open_data
+from bench.data.catalog import data_folder
+from bench.data.opening import ASSETS, read_mini
+from bench.errors import ConfigError, DataError
+
+NAMES = ["cifar10", "cifar100", "svhn", "fashion_mnist", "tiny_imagenet", "imagenet", "image_folder",
+         "fashion_mnist_mini", "synthetic"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_data_root(monkeypatch):
+    monkeypatch.delenv("BENCH_DATA_ROOT", raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(shared_dir, tmp_path_factory):
+    """Ten classes of Tiny ImageNet as an image folder."""
+    out = tmp_path_factory.mktemp("tiny")
+    with tarfile.open(shared_dir / "data" / "tiny_imagenet" / "tiny_imagenet_10.tar.xz") as archive:
+        archive.extractall(out, filter="data")
+    return out / "tiny_imagenet_10"
+
+
+def refused(error, **data):
+    with pytest.raises(error) as caught:
+        open_data(Data(**data))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- the catalogue --------------------------------------------------------------------------------------------
+def test_the_catalogue_is_complete():
+    assert list(DATASETS) == NAMES
+    for name, info in DATASETS.items():
+        assert info.name == name
+        assert info.description
+        assert info.layout
+        assert info.licence
+        assert len(info.mean) == len(info.std) == 3
+        assert min(info.std) > 0
+
+
+def test_the_catalogue_needs_no_torch():
+    code = (
+        "import sys; from bench.data import DATASETS, find_root, missing_files; from bench.config.schema import Data;"
+        "find_root(Data(name='cifar10'), None); missing_files('imagenet', '.');"
+        "import bench.data.geometry, bench.data.splits; print('torch' in sys.modules or 'torchvision' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_an_unknown_name_gets_a_suggestion():
+    text = refused(ConfigError, name="cifar-10")
+    assert text == "data.name: unknown data set 'cifar-10'; did you mean 'cifar10'?"
+
+
+def test_who_says_where_the_data_is(monkeypatch):
+    given = Data(name="cifar10", root="/from/config")
+    assert find_root(Data(name="cifar10"), None) is None
+    monkeypatch.setenv("BENCH_DATA_ROOT", "/from/environment")
+    assert find_root(Data(name="cifar10"), None) == Path("/from/environment")
+    assert find_root(given, None) == Path("/from/config")
+    assert find_root(given, "/from/argument") == Path("/from/argument")
+
+
+def test_missing_files_are_named(tmp_path):
+    assert missing_files("synthetic", None) == []
+    assert missing_files("cifar10", None) == ["the data folder of cifar10 (data.root, --data-root or BENCH_DATA_ROOT)"]
+    assert missing_files("cifar10", tmp_path / "no") == [f"{tmp_path / 'no'} (a folder)"]
+    batches = tmp_path / "cifar10" / "cifar-10-batches-py"
+    assert len(missing_files("cifar10", tmp_path)) == 7
+    batches.mkdir(parents=True)
+    for number in range(1, 6):
+        (batches / f"data_batch_{number}").touch()
+    assert missing_files("cifar10", tmp_path) == [str(batches / "test_batch"), str(batches / "batches.meta")]
+    assert data_folder("cifar10", tmp_path) == tmp_path / "cifar10"
+    (tmp_path / "imagenet" / "train" / "n01440764").mkdir(parents=True)
+    (tmp_path / "imagenet" / "val").mkdir()
+    assert missing_files("imagenet", tmp_path) == [f"{tmp_path / 'imagenet' / 'val'} (class folders)"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if DATASETS[name].needs_root])
+def test_absent_data_say_what_to_put_where(tmp_path, name):
+    text = refused(ConfigError, name=name)
+    assert text.startswith(f"data.root: {name} needs a folder")
+    assert DATASETS[name].layout in text
+    text = refused(DataError, name=name, root=str(tmp_path))
+    assert str(tmp_path) in text
+    assert DATASETS[name].layout in text
+
+
+# ---- the embedded images --------------------------------------------------------------------------------------
+def test_the_embedded_images_are_what_the_manifest_says():
+    facts = json.loads((ASSETS / "fashion_mnist_mini.json").read_text())
+    for name, digest in facts["sha256"].items():
+        assert hashlib.sha256((ASSETS / name).read_bytes()).hexdigest() == digest
+    assert sum(path.stat().st_size for path in ASSETS.iterdir()) < 6 * 2**20
+    assert "MIT" in (ASSETS / "LICENSE-fashion-mnist").read_text()
+    train, test = read_mini()
+    assert np.bincount(train.labels).tolist() == [1200] * 10
+    assert np.bincount(test.labels).tolist() == [200] * 10
+    pixels = train.pixels(32).astype(np.float64) / 255
+    assert pixels.shape == (12_000, 3, 32, 32)
+    assert (pixels[:, 0] == pixels[:, 2]).all()
+    assert not pixels[:, :, :2].any()
+    assert not pixels[:, :, :, -2:].any()
+    info = DATASETS["fashion_mnist_mini"]
+    assert round(pixels.mean(), 4) == info.mean[0] == facts["mean_padded_train"]
+    assert round(pixels.std(), 4) == info.std[0] == facts["std_padded_train"]
+    # No image stands in both parts.
+    digests = [{hashlib.md5(image.tobytes()).digest() for image in source.data} for source in (train, test)]
+    assert not digests[0] & digests[1]
+
+
+def test_the_embedded_images_are_made_again_byte_for_byte(shared_dir, repo_root):
+    script = repo_root / "scripts" / "make_fashion_mnist_mini.py"
+    command = [sys.executable, str(script), "--check", "--source", str(shared_dir / "data" / "fashion_mnist")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_embedded_images_open_without_any_folder():
+    bundle = open_data(Data(name="fashion_mnist_mini"))
+    assert bundle.counts == {"train": 10_800, "val": 1_200, "test": 2_000}
+    assert bundle.class_names[9] == "Ankle boot"
+    images, labels, _ = next(iter(bundle.eval_loader("train", recipe(), batch_size=2_000, device=CPU)))
+    assert images.shape == (2_000, 3, 32, 32)
+    assert abs(float(images.mean())) < 0.02
+    assert abs(float(images.std()) - 1) < 0.02
+    # Trousers (1) are narrow and sneakers (7) low: labels and pictures belong together.
+    width = (images[:, 0] > 0).any(1).sum(1).float()
+    assert width[labels == 1].mean() + 8 < width[labels == 7].mean()
+
+
+def test_synthetic_images_can_be_learned():
+    """A nearest-mean rule in the Fourier plane: far above chance, and deterministic."""
+    one, two = open_data(Data(name="synthetic")), open_data(Data(name="synthetic"))
+    assert one.split_hash == two.split_hash
+    features, labels = {}, {}
+    for part in ("train", "test"):
+        images, labels[part], _ = next(iter(one.eval_loader(part, recipe(), batch_size=1000, device=CPU)))
+        again = next(iter(two.eval_loader(part, recipe(), batch_size=1000, device=CPU)))[0]
+        assert torch.equal(images, again)
+        features[part] = torch.fft.rfft2(images.mean(1)).abs().flatten(1)
+    means = torch.stack([features["train"][labels["train"] == c].mean(0) for c in range(10)])
+    hits = (torch.cdist(features["test"], means).argmin(1) == labels["test"]).float().mean()
+    assert hits > 0.9
+
+
+# ---- CIFAR ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar(cifar_root, name, classes):
+    bundle = open_data(Data(name=name), data_root=str(cifar_root))
+    assert bundle.counts == {"train": 45_000, "val": 5_000, "test": 10_000}
+    assert bundle.num_classes == len(bundle.class_names) == classes
+    assert bundle.spec(recipe()).image_size == 32
+    labels = bundle._sources["train"].labels
+    assert np.bincount(labels[bundle.split.val]).tolist() == [5_000 // classes] * classes
+    pixels = bundle._sources["train"].data[::10].astype(np.float64) / 255
+    for channel in range(3):
+        assert abs(pixels[:, channel].mean() - bundle.info.mean[channel]) < 0.002
+        assert abs(pixels[:, channel].std() - bundle.info.std[channel]) < 0.002
+    assert bundle.split_hash == CIFAR_HASH[name]
+    batch = next(iter(bundle.train_loader(recipe(batch_size=128), seed=0, device=CPU).epoch(0)))
+    assert batch.images.shape == (128, 3, 32, 32)
+
+
+# The split of the default configuration: every comparison on CIFAR is made on it.
+CIFAR_HASH = {"cifar10": "C10", "cifar100": "C100"}
+
+
+def test_cifar_in_a_folder_of_its_name(cifar_root, tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "cifar-10-batches-py").symlink_to(cifar_root / "cifar-10-batches-py")
+    bundle = open_data(Data(name="cifar10", root=str(tmp_path), train_subset=10, val_size=10, test_subset=10))
+    assert bundle.counts == {"train": 10, "val": 10, "test": 10}
+
+
+def test_a_damaged_cifar_file_is_named(cifar_root, tmp_path):
+    folder = tmp_path / "cifar-100-python"
+    shutil.copytree(cifar_root / "cifar-100-python", folder)
+    with open(folder / "test", "r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    assert refused(DataError, name="cifar100", root=str(tmp_path)).startswith(f"{folder / 'test'} is damaged")
+
+
+# ---- the others of torchvision --------------------------------------------------------------------------------
+def idx(array: np.ndarray) -> bytes:
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture(scope="module")
+def fashion_root(tmp_path_factory):
+    """The full data set's files, with the embedded images over and over."""
+    root = tmp_path_factory.mktemp("fashion")
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for source, prefix, count in zip(read_mini(), ("train", "t10k"), (60_000, 10_000)):
+        images = np.resize(source.data[:, 0, 2:-2, 2:-2], (count, 28, 28))
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(np.resize(source.labels, count)))
+    return root
+
+
+def test_fashion_mnist(fashion_root):
+    bundle = open_data(Data(name="fashion_mnist", root=str(fashion_root)))
+    assert bundle.counts == {"train": 54_000, "val": 6_000, "test": 10_000}
+    mini = open_data(Data(name="fashion_mnist_mini"))
+    assert np.array_equal(bundle._sources["test"].data[:2000], mini._sources["test"].data)
+    # Mean and std of the catalogue are those of the whole set; these are tiled from a fifth of it.
+    assert abs(bundle.mean[0] - mini.mean[0]) < 0.002
+    assert bundle.class_names == mini.class_names
+    images, _, _ = next(iter(bundle.eval_loader("val", recipe(), batch_size=4, device=CPU)))
+    assert images.shape == (4, 3, 32, 32)
+
+
+def test_svhn_without_scipy_names_the_extra(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    for part in ("train", "test"):
+        (tmp_path / f"{part}_32x32.mat").write_bytes(b"x")
+    assert "train_32x32.mat is damaged" in refused(DataError, name="svhn", root=str(tmp_path))
+    monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    assert "install depthbench[svhn]" in refused(DataError, name="svhn", root=str(tmp_path))
+
+
+def test_svhn(tmp_path, monkeypatch):
+    io = pytest.importorskip("scipy.io")
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)
+    for part, count in (("train", 73_257), ("test", 26_032)):
+        images = np.zeros((32, 32, 3, count), np.uint8)
+        images[3, 5, 1, :] = np.arange(count) % 256
+        io.savemat(tmp_path / f"{part}_32x32.mat", {"X": images, "y": (np.arange(count) % 10 + 1)[:, None]})
+    bundle = open_data(Data(name="svhn", root=str(tmp_path)))
+    assert bundle.counts == {"train": 65_931, "val": 7_326, "test": 26_032}
+    source = bundle._sources["train"]
+    assert source.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    assert source.data[200, 1, 3, 5] == 200
+    assert bundle.info.hflip_prob == 0
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist", "svhn"])
+def test_no_network_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, name):
+    import torchvision.datasets.utils as utils
+    from torchvision.datasets import cifar, mnist, svhn
+
+    def fail(*args, **kwargs):
+        (Path(args[1]) / "half").touch()
+        raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
+
+    for module, function in ((cifar, "download_and_extract_archive"), (mnist, "download_and_extract_archive"),
+                             (svhn, "download_url"), (utils, "download_url")):  # fmt: skip
+        monkeypatch.setattr(module, function, fail)
+    text = refused(DataError, name=name, root=str(tmp_path / "data"), download=True)
+    assert f"cannot fetch {name}" in text
+    assert DATASETS[name].layout in text
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_fetching_puts_the_files_in_their_place(cifar_root, tmp_path, monkeypatch):
+    from torchvision.datasets import cifar
+
+    def fetch(url, root, filename, md5):
+        shutil.copytree(cifar_root / "cifar-100-python", Path(root) / "cifar-100-python")
+        (Path(root) / filename).write_bytes(b"the archive")
+
+    monkeypatch.setattr(cifar, "download_and_extract_archive", fetch)
+    bundle = open_data(Data(name="cifar100"), data_root=str(tmp_path / "data"), allow_download=True)
+    assert bundle.counts["test"] == 10_000
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["cifar-100-python"]
+    monkeypatch.setattr(cifar, "download_and_extract_archive", None)
+    open_data(Data(name="cifar100", download=True), data_root=str(tmp_path / "data"))
+
+
+# ---- class folders --------------------------------------------------------------------------------------------
+def test_image_folder(tmp_path):
+    bundle = open_folder(make_folder(tmp_path))
+    assert bundle.counts == {"train": 18, "val": 6, "test": 12}
+    assert bundle.class_names == ("ant", "bee", "cat")
+    assert bundle.spec(recipe()).image_size == 224
+    assert bundle.spec(recipe(train_crop_size=64)).image_size == 64
+    assert bundle.spec(recipe(train_crop_size=176, val_crop_size=224)).image_size == 224
+    assert bundle.spec(recipe()).num_classes == 3
+    assert open_folder(tmp_path, num_classes=3).num_classes == 3
+
+
+def test_opening_a_folder_opens_no_image(tmp_path, monkeypatch):
+    from PIL import Image
+
+    make_folder(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr(Image, "open", fail)
+    open_folder(tmp_path)
+    missing_files("image_folder", tmp_path)
+
+
+def test_the_order_is_torchvisions(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    bundle = open_folder(make_folder(tmp_path))
+    reference = ImageFolder(str(tmp_path / "train"))
+    source = bundle._sources["train"]
+    assert [(source.where(i), int(source.labels[i])) for i in range(len(source))] == reference.samples
+
+
+def test_names_with_odd_letters(tmp_path):
+    make_folder(tmp_path)
+    source = tmp_path / "train" / "ant" / "000.jpg"
+    for name in ("ä ö.jpg", "x\udcff.JPG"):
+        try:
+            shutil.copy(source, tmp_path / "train" / "ant" / name)
+        except (OSError, UnicodeError):
+            pytest.skip("the file system knows no such names")
+    bundle = open_folder(tmp_path)
+    assert bundle.counts["train"] == 20
+    assert sum(len(batch.labels) for batch in batches(bundle, recipe(train_crop_size=16))) == 20
+
+
+def break_folder(root: Path, how: str) -> None:
+    if how == "no train":
+        shutil.rmtree(root / "train")
+    elif how == "empty val":
+        shutil.rmtree(root / "val")
+        (root / "val").mkdir()
+    elif how == "other classes":
+        (root / "val" / "cat").rename(root / "val" / "dog")
+    elif how == "one class less":
+        shutil.rmtree(root / "val" / "cat")
+    elif how == "empty class":
+        for path in (root / "train" / "bee").iterdir():
+            path.unlink()
+    elif how == "flat val":
+        for path in sorted((root / "val").rglob("*.jpg")):
+            path.rename(root / "val" / f"{path.parent.name}_{path.name}")
+        for name in ("ant", "bee", "cat"):
+            (root / "val" / name).rmdir()
+    elif how == "no classes":
+        shutil.rmtree(root / "train")
+        (root / "train").mkdir()
+        (root / "train" / "readme.txt").touch()
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("no train", "there is no {root}/train (class folders)"),
+        ("empty val", "there is no {root}/val (class folders)"),
+        ("other classes", "the class folders of {root}/val are not those of train: 1 missing (cat), 1 too many (dog)"),
+        ("one class less", "the class folders of {root}/val are not those of train: 1 missing (cat)"),
+        ("empty class", "no images in {root}/train/bee"),
+        ("flat val", "12 images lie loose in {root}/val"),
+        ("no classes", "no class folders in {root}/train"),
+    ],
+)
+def test_bad_folders(tmp_path, how, text):
+    break_folder(make_folder(tmp_path), how)
+    message = refused(DataError, name="image_folder", root=str(tmp_path))
+    assert text.format(root=tmp_path) in message
+
+
+def test_class_counts_are_checked(tmp_path):
+    make_folder(tmp_path)
+    text = refused(DataError, name="image_folder", root=str(tmp_path), num_classes=4)
+    assert text == "data.num_classes says 4 classes, but there are 3"
+    text = refused(DataError, name="imagenet", root=str(tmp_path))
+    assert text == ("imagenet has 1000 classes, but there are 3; for a part of its classes say so with "
+                    "data.num_classes: 3, or use name: image_folder")  # fmt: skip
+    assert open_data(Data(name="imagenet", root=str(tmp_path), num_classes=3, val_size=6)).num_classes == 3
+    assert refused(DataError, name="synthetic", num_classes=11) == "data.num_classes says 11 classes, but there are 10"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"batch_size": 901}, "recipe.batch_size: a batch of 901 is larger than the training part of synthetic (900"),
+        ({"loader": "resident", "train_crop_size": 64}, "recipe.loader: images of 64 instead of 32 pixels needs"),
+        ({"loader": "resident", "train_crop": "resized"}, "recipe.loader: train_crop: resized needs loader: workers"),
+        ({"val_resize_size": 24}, "recipe.val_resize_size: val_resize_size (24) is smaller than the evaluation crop"),
+    ],
+)
+def test_impossible_recipes(values, text):
+    bundle = open_data(Data(name="synthetic"))
+    for attempt in (bundle.check, lambda r: bundle.train_loader(r, seed=0, device=CPU)):
+        with pytest.raises(ConfigError) as error:
+            attempt(recipe(**values))
+        assert str(error.value).startswith(text)
+
+
+def test_large_images_cannot_be_resident(tmp_path):
+    bundle = open_folder(make_folder(tmp_path))
+    with pytest.raises(ConfigError, match="loader: resident holds small images of one size, not image_folder"):
+        bundle.check(recipe(loader="resident"))
+
+
+# ---- Tiny ImageNet ----------------------------------------------------------------------------------------------
+def test_tiny_imagenet(tiny_root):
+    data = Data(name="tiny_imagenet", root=str(tiny_root), num_classes=10)
+    bundle = open_data(data)
+    assert bundle.counts == {"train": 4_500, "val": 500, "test": 500}
+    assert bundle.spec(recipe()).image_size == 64
+    batch = next(iter(bundle.train_loader(recipe(batch_size=8), seed=0, device=CPU).epoch(0)))
+    assert batch.images.shape == (8, 3, 64, 64)
+    # The ImageNet path on it: enlarged crops.
+    sizes = recipe(train_crop_size=96, val_resize_size=112, val_crop_size=96, batch_size=8, auto_augment="ta_wide")
+    assert next(iter(bundle.train_loader(sizes, seed=0, device=CPU).epoch(0))).images.shape == (8, 3, 96, 96)
+    assert next(iter(bundle.eval_loader("test", sizes, batch_size=8, device=CPU)))[0].shape == (8, 3, 96, 96)
+    assert "tiny_imagenet has 200 classes, but there are 10" in refused(DataError, name="tiny_imagenet",
+                                                                        root=str(tiny_root))  # fmt: skip
+
+
+def test_tiny_imagenet_may_be_resident(tiny_root):
+    bundle = open_data(Data(name="tiny_imagenet", root=str(tiny_root), num_classes=10))
+    r = recipe(batch_size=64, loader="resident", train_crop="pad")
+    batch = next(iter(bundle.train_loader(r, seed=0, device=CPU).epoch(0)))
+    assert batch.images.shape == (64, 3, 64, 64)
+    clean = next(iter(bundle.eval_loader("test", r, batch_size=32, device=CPU)))
+    same = next(iter(bundle.eval_loader("test", recipe(), batch_size=32, device=CPU)))
+    assert all(torch.equal(a, b) for a, b in zip(clean, same))
+
+
+def test_tiny_imagenet_as_its_archive_has_it(tiny_root, tmp_path):
+    """val/images is flat, a file says the classes; train has one folder more."""
+    root = tmp_path / "tiny-imagenet-200"
+    lines = []
+    (root / "val" / "images").mkdir(parents=True)
+    for label in sorted(path.name for path in (tiny_root / "train").iterdir()):
+        (root / "train" / label).mkdir(parents=True)
+        (root / "train" / label / "images").symlink_to(tiny_root / "train" / label)
+        (root / "train" / label / f"{label}_boxes.txt").touch()
+        for path in sorted((tiny_root / "val" / label).iterdir())[:5]:
+            shutil.copy(path, root / "val" / "images" / path.name)
+            lines.append(f"{path.name}\t{label}\t0\t0\t62\t62")
+    annotations = root / "val" / "val_annotations.txt"
+    annotations.write_text("\n".join(lines) + "\n")
+    data = {"name": "tiny_imagenet", "root": str(tmp_path), "num_classes": 10}
+    bundle, sorted_one = open_data(Data(**data)), open_data(Data(**{**data, "root": str(tiny_root)}))
+    assert bundle.counts == {"train": 4_500, "val": 500, "test": 50}
+    assert bundle.class_names == sorted_one.class_names
+    source = bundle._sources["test"]
+    for index in range(50):
+        path = Path(source.where(index))
+        label = source.class_names[source.labels[index]]
+        assert (tiny_root / "val" / label / path.name).read_bytes() == path.read_bytes()
+    annotations.write_text("\n".join(lines) + "\nval_x.JPEG\tn99999999\t0\t0\t1\t1\n")
+    assert "line 51" in refused(DataError, **data)
+    annotations.write_text("\n".join(lines) + f"\nval_x.JPEG\t{label}\t0\t0\t1\t1\n")
+    assert "val_x.JPEG, which is not there" in refused(DataError, **data)
