@@ -147,9 +147,12 @@ def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) ->
     return paths
 
 
-def format_macs(value: float, digits: int = 3) -> str:
-    """1234567 -> '1.23M': MACs with a prefix, so many significant digits."""
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit * 0.9995:
-            return f"{value / unit:.{digits}g}{name}" if abs(value) < 999.5 * unit else f"{value / unit:.0f}{name}"
-    return f"{value:.{digits}g}"
+def format_macs(value: float, digits: int = 3, *, decimals: int | None = None) -> str:
+    """1234567 -> '1.23M': a number with its prefix, so many significant digits, or decimals for columns."""
+    for power, name in ((12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, "")):
+        scaled = value / 10**power
+        text = f"{scaled:.{digits}g}" if decimals is None else f"{scaled:.{decimals if power else 0}f}"
+        if abs(float(text)) >= 1 or not power:
+            # 999.6M with three digits is 1e+03M: whole numbers are written out
+            return f"{float(text):.0f}{name}" if "e" in text and abs(scaled) >= 1 else f"{text}{name}"
+    raise AssertionError("unreachable")

@@ -81,9 +81,9 @@ def _table(lines: Sequence[dict[str, Any]], console: Console) -> Table:
         cells = [Text(line["label"]), Text(_accuracy(line, console) if has else "-")]
         if not narrow:
             cells.append(Text(f"{line['top5_mean']:.2f}" if has else "-"))
-        cells.append(Text(format_macs(line["macs_mean"], 4) if has else "-"))
+        cells.append(Text(format_macs(line["macs_mean"], decimals=2) if has else "-"))
         if not narrow:
-            cells.append(Text(format_macs(line["params"]) if has else "-"))
+            cells.append(Text(format_macs(line["params"], decimals=2) if has else "-"))
         if several and not narrow:
             cells.append(Text(str(line["n_seeds"])))
         cells.append(Text(line["status"], style=_COLOURS.get(line["status"], "red")))
@@ -106,20 +106,25 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]], console: Console) 
     notes = [f"{sign} {meaning}" for meaning in meanings]
     if any(line.get("policy") for line in lines) and len(results.rows) > len(results.runs):
         notes.append("Default operating points; all of them are in summary.csv.")
+    missing: dict[tuple[str, str, str], list[str]] = {}
     for run in results.runs:
         if not run.done:
-            notes.append(f"{run.label}, seed {run.seed}: {run.status}{f' - {run.reason}' if run.reason else ''}")
+            missing.setdefault((run.label, run.status, run.reason), []).append(str(run.seed))
+    for (label, status, reason), seeds in missing.items():
+        which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+        notes.append(f"{label}, {which}: {status}{f' - {reason}' if reason else ''}")
     return notes
 
 
 def _files(out: Path) -> list[tuple[str, str]]:
+    """(kind, where): the folder once, then the names in it."""
     tables = [name for name in ("summary.csv", "results.csv", "runs.csv") if (out / name).is_file()]
-    plots = sorted((out / "plots").glob("*.png"))
+    plots = sorted(path.stem for path in (out / "plots").glob("*.png"))
     found = []
     if tables:
-        found.append(("Tables", ", ".join(str(out / name) for name in tables)))
+        found.append(("Tables", f"{out} ({', '.join(tables)})"))
     if plots:
-        found.append(("Figures", ", ".join(str(path) for path in plots) + " (and .svg, .pdf)"))
+        found.append(("Figures", f"{out / 'plots'} ({', '.join(plots)}; png, svg, pdf)"))
     if (out / "report.html").is_file():
         found.append(("Report", str(out / "report.html")))
     return found

@@ -21,7 +21,8 @@ class BudgetedBatch(Policy):
     exit by exit: T_k is the floor(n q_k)-th largest confidence among images that have not left, so that ties
     leave too; none leave where floor(n q_k) is 0 or fewer remain. An image leaves at the first exit whose
     confidence is >= T_k. No budget is solved for: the sweep over r is the curve, and the realised mean cost on
-    the test split is its abscissa. Shares are computed in integers, so floors are exact.
+    the test split is its abscissa. Shares are computed in integers, so floors are exact; the released float32
+    arithmetic gives the same ones for validation parts of 5,000 and 50,000 images.
     """
 
     name: ClassVar[str] = "budgeted"
