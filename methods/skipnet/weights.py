@@ -57,8 +57,8 @@ def from_released(network: GatedResNet, state_dict: Mapping[str, Any], *, what: 
                 problems.append(f"missing {names[0]}")
             continue
         first = given[found[0]]
-        if tuple(first.shape) not in (_released_shape(network, found[0], value), tuple(value.shape)):
-            wanted = _released_shape(network, found[0], value)
+        wanted = _released_shape(network, found[0], value)
+        if tuple(first.shape) not in (wanted, *_equivalent_shapes(key, value)):
             problems.append(f"{found[0]} has shape {tuple(first.shape)} instead of {wanted}")
         elif len(found) == 2 and not torch.equal(first, given[found[1]]):
             problems.append(f"{found[0]} and its alias {found[1]} differ")
@@ -111,6 +111,12 @@ def _released_shape(network: GatedResNet, name: str, value: Tensor) -> tuple[int
     if gate_layer or (network.config.arch is not None and name == "control.proj.weight"):
         return (*value.shape, 1, 1)
     return tuple(value.shape)
+
+
+def _equivalent_shapes(key: str, value: Tensor) -> list[tuple[int, ...]]:
+    """A gate's linear layer may be a linear layer or a 1x1 convolution, whichever family it comes from."""
+    shape = tuple(value.shape)
+    return [shape, (*shape, 1, 1)] if key.startswith(("gates.", "control.")) else [shape]
 
 
 def _dead_gate(network: GatedResNet) -> dict[str, Tensor]:

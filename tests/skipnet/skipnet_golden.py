@@ -22,7 +22,7 @@ def golden_weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 
 def golden_images(shape: list[int]) -> Tensor:
     """Images whose scale and offset grow from first to last, so that gates differ between them."""
-    images = torch.from_numpy(np.random.RandomState(2018).standard_normal(shape).astype(np.float32))  # noqa: NPY002
+    images = torch.from_numpy(np.random.RandomState(2018).standard_normal(shape).astype(np.float32))
     count = shape[0]
     scale = torch.linspace(0.2, 3, count).reshape(-1, 1, 1, 1)
     return images * scale + torch.linspace(-1, 1, count).reshape(-1, 1, 1, 1)
@@ -39,7 +39,7 @@ def _without_alias(key: str) -> str:
 
 def _draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
     count = math.prod(shape)
-    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(count)  # noqa: NPY002
+    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(count)
     fan = math.sqrt(2 / (count / shape[0]))
     many = len(shape) > 1
     if key.endswith("running_var"):
