@@ -38,4 +38,16 @@ def draw(out: Path) -> ReportFiles:
     write_table(files.summary, [*COLUMNS, *legacy_columns(lines)], lines)
     files.plots.extend(draw_accuracy(results, lines, out / "plots"))
     files.plots.extend(draw_curves(results, out / "plots"))
+    _remove_stale(out / "plots", files.plots)
     return files
+
+
+def _remove_stale(folder: Path, drawn: list[Path]) -> None:
+    """Remove figures of ours that no longer hold; whatever else lies there stays."""
+    from bench.report.accuracy import NAME as ACCURACY
+    from bench.report.curves import NAME as CURVES
+
+    for pattern in (f"{ACCURACY}*", f"{CURVES}*"):
+        for path in sorted(folder.glob(pattern)):
+            if path not in drawn:
+                path.unlink(missing_ok=True)

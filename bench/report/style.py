@@ -6,7 +6,7 @@ Figures are made without pyplot, so that a user's backend and settings are neith
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,10 +135,10 @@ def wrap_text(figure: Figure, text: str, size: float, width: float, weight: str 
     return [" ".join(words) for words in lines if words]
 
 
-def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write ``<stem>.png``, ``.svg`` and ``.pdf``; no dates, so that the same figure gives the same bytes."""
     paths = []
-    for kind in formats:
+    for kind in FORMATS:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=_NO_DATES[kind])
         path = stem.with_name(f"{stem.name}.{kind}")

@@ -1,0 +1,65 @@
+"""The table on the terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from synthetic_results import FAMILIES, write_results
+
+from bench.report import draw
+from bench.report.summary import print_summary
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    broken = {("gated38", 1): ("diverged", "the loss is no longer finite")}
+    broken |= {("resnet14", seed): ("failed", "[red] disk full") for seed in (0, 1)}
+    folder = write_results(tmp_path_factory.mktemp("results"), seeds=(0, 1), n=200, val=100, broken=broken)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.report.style.FORMATS", ("png",))
+        draw(folder)
+    return folder
+
+
+def printed(out: Path, width: int = 100, encoding: str = "utf-8", terminal: bool = False) -> str:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    print_summary(out, Console(file=stream, width=width, force_terminal=terminal, legacy_windows=False))
+    stream.flush()
+    return stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+
+def test_runs_in_file_order_with_numbers_and_reasons(out: Path) -> None:
+    text = printed(out)
+    places = [text.index(f"\n{recipe[1]}", 60) for recipe in FAMILIES]
+    assert places == sorted(places)
+    assert "± 95 % t interval over 2 seeds: the method over new training runs" in text
+    assert "95 % Wilson interval: this trained network on new images" in text  # the run with one seed left
+    assert "ResNet-14, seeds 0, 1: failed - [red] disk full" in text
+    assert "Gated ResNet-38, seed 1: diverged - the loss is no longer finite" in text
+    assert "1 of 2 done" in text
+    assert str(out / "plots") in text
+    assert "summary.csv" in text
+
+
+def test_plain_where_the_output_is_no_terminal(out: Path) -> None:
+    assert "\x1b" not in printed(out)
+    assert "\x1b" in printed(out, terminal=True)
+    assert printed(out, encoding="ascii").isascii()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_line_of_the_table_is_wider_than_the_terminal(out: Path, width: int) -> None:
+    text = printed(out, width)
+    table = text.split("Tables:")[0]
+    assert max(map(len, table.splitlines())) <= width
+    assert "75.00M" in table
+
+
+def test_works_before_anything_is_drawn(tmp_path: Path) -> None:
+    broken = {("resnet8", 0): ("pending", "")}
+    text = printed(write_results(tmp_path, FAMILIES[:1], broken=broken))
+    assert "pending" in text
+    assert "Tables:" not in text
