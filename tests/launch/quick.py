@@ -1,0 +1,56 @@
+"""Comparisons small enough to be run again and again: every registered method on synthetic images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.registry import method_config, method_names
+
+HERE = Path(__file__).parent
+
+
+def quick_run(name: str, **more: Any) -> dict[str, Any]:
+    """An entry of ``runs:`` with a method's small network and short stages."""
+    config = method_config(name).small()
+    return {
+        "name": name, "method": name, "options": config.model_dump(mode="json", exclude_unset=True),
+        "stages": {stage.name: {"epochs": 2} for stage in config.stages()}, **more,
+    }  # fmt: skip
+
+
+def write_quick(folder: Path, runs: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
+    """A comparison file in ``folder``; ``recipe`` and ``data`` are merged, other keys replaced."""
+    tree: dict[str, Any] = {
+        "name": "quick",
+        "data": {"name": "synthetic", "val_size": 64, "train_subset": 192, "test_subset": 64},
+        "recipe": {"epochs": 2, "batch_size": 32, "lr": 0.05, "checkpoint_every": 5},
+        "device": "cpu", "threads": 1,
+        "runs": runs if runs is not None else [quick_run(name) for name in method_names()],
+    }  # fmt: skip
+    for key, value in changes.items():
+        tree[key] = {**tree[key], **value} if isinstance(tree.get(key), dict) and isinstance(value, dict) else value
+    path = folder / "quick.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def bench(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``bench ...`` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
+        env={**os.environ, **environment}, check=False,
+    )  # fmt: skip
+
+
+def fingerprints(out: Path) -> dict[str, str]:
+    """sha256 of everything that must be equal however a comparison got there: weights, records, tables."""
+    wanted = [*out.glob("results.csv"), *out.glob("summary.csv"), *out.glob("runs/*/rows.csv"),
+              *out.glob("runs/*/*.npz"), *out.glob("runs/*/cost.json"), *out.glob("stages/*/weights-*.pt")]  # fmt: skip
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(wanted)}
