@@ -43,6 +43,11 @@ class ADN(Method):
         plain = {f"{FROM_TORCHVISION}{n}": arch for n, arch in released.items() if not n.endswith("vd")}
         return {**released, **plain}
 
+    @property
+    def find_unused_parameters(self) -> bool:  # type: ignore[override]
+        """The two ends together use every parameter; sub-networks drawn at random need not."""
+        return "random" in (self.config.teacher, self.config.student)
+
     def backbone(self) -> str:
         return self.config.arch or f"resnet{self.config.depth}"
 

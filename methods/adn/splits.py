@@ -40,11 +40,11 @@ class Split:
 #: ImageNet backbones by name -> blocks of each stage. MobileNetV2's single-block stages and Swin's patch
 #: merging belong to the stage beside them; ViT's twelve blocks are four groups of three.
 BACKBONES: dict[str, tuple[int, ...]] = {
+    "mobilenet_v2": (2, 3, 4, 3, 3),
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
     "resnet50vd": (3, 4, 6, 3),
     "resnet101vd": (3, 4, 23, 3),
-    "mobilenet_v2": (2, 3, 4, 3, 3),
     "swin_t": (2, 2, 6, 2),
     "swin_v2_t": (2, 2, 6, 2),
     "vit_b_16": (3, 3, 3, 3),
