@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.data.bundle import DataBundle, EvalLoader, TrainLoader, open_data
     from bench.data.catalog import DATASETS, DatasetInfo, find_root, missing_files
-    from bench.data.prepare import prepare
 
 __all__ = ["DATASETS", "DataBundle", "DatasetInfo", "EvalLoader", "TrainLoader", "find_root", "missing_files",
-           "open_data", "prepare"]  # fmt: skip
+           "open_data"]  # fmt: skip
 
 _HOMES = {
     "bundle": ("DataBundle", "EvalLoader", "TrainLoader", "open_data"),
     "catalog": ("DATASETS", "DatasetInfo", "find_root", "missing_files"),
-    "prepare": ("prepare",),
 }
 
 

@@ -20,7 +20,8 @@ class DatasetInfo:
     """One data set of `bench list datasets`.
 
     num_classes: None where the folder decides. image_size: side of the square image a network sees by default.
-    small: all images have this one size and fit into memory together, so that the resident loader can hold them.
+    one_size: all images are squares of that side. small: and they fit into memory together as a matter of course, so
+    that the resident loader is the usual one.
     mean, std: of the training pixels in [0, 1], per channel. hflip_prob: the flip that the recipe's default means.
     train_count, test_count: images of the complete set, None where the folder decides; the "test" part of a
     folder data set is its val/ folder. layout: which files go where. needs_root: reads files of the user's.
@@ -33,6 +34,7 @@ class DatasetInfo:
     num_classes: int | None
     image_size: int
     small: bool
+    one_size: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     hflip_prob: float
@@ -63,7 +65,8 @@ _ALL = (
     DatasetInfo(
         name="cifar10",
         description="CIFAR-10: 32x32 colour photographs of 10 classes.",
-        num_classes=10, image_size=32, small=True, hflip_prob=0.5, train_count=50_000, test_count=10_000,
+        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.5,
+        train_count=50_000, test_count=10_000,
         mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), licence=_CIFAR_NOTE,
         layout="the folder cifar-10-batches-py of cifar-10-python.tar.gz, in ROOT or ROOT/cifar10",
         download=True, folders=("cifar10",),
@@ -73,7 +76,8 @@ _ALL = (
     DatasetInfo(
         name="cifar100",
         description="CIFAR-100: 32x32 colour photographs of 100 classes.",
-        num_classes=100, image_size=32, small=True, hflip_prob=0.5, train_count=50_000, test_count=10_000,
+        num_classes=100, image_size=32, small=True, one_size=True, hflip_prob=0.5,
+        train_count=50_000, test_count=10_000,
         mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762), licence=_CIFAR_NOTE,
         layout="the folder cifar-100-python of cifar-100-python.tar.gz, in ROOT or ROOT/cifar100",
         download=True, folders=("cifar100",),
@@ -82,7 +86,8 @@ _ALL = (
     DatasetInfo(
         name="svhn",
         description="Street View House Numbers, cropped 32x32 digits; the extra part is not used.",
-        num_classes=10, image_size=32, small=True, hflip_prob=0.0, train_count=73_257, test_count=26_032,
+        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.0,
+        train_count=73_257, test_count=26_032,
         mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970),
         licence="Non-commercial use only; cite Netzer et al., Reading Digits in Natural Images, 2011.",
         layout="train_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy)",
@@ -91,7 +96,8 @@ _ALL = (
     DatasetInfo(
         name="fashion_mnist",
         description="Fashion-MNIST: grey 28x28 articles of clothing, zero-padded to 32x32 and three channels.",
-        num_classes=10, image_size=32, small=True, hflip_prob=0.5, train_count=60_000, test_count=10_000,
+        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.5,
+        train_count=60_000, test_count=10_000,
         # From the well-known 0.2860 and 0.3530 of the 28x28 pixels: the padding adds 240 zeros to 784 pixels.
         mean=(0.2190, 0.2190, 0.2190), std=(0.3318, 0.3318, 0.3318),
         licence="MIT, Zalando SE; cite Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017.",
@@ -101,7 +107,8 @@ _ALL = (
     DatasetInfo(
         name="tiny_imagenet",
         description="Tiny ImageNet: 200 ImageNet classes at 64x64.",
-        num_classes=200, image_size=64, small=False, hflip_prob=0.5, train_count=100_000, test_count=10_000,
+        num_classes=200, image_size=64, small=False, one_size=True, hflip_prob=0.5,
+        train_count=100_000, test_count=10_000,
         mean=IMAGENET_MEAN, std=IMAGENET_STD, licence=_IMAGENET_NOTE,
         layout=f"{_CLASS_FOLDERS}, or as in the official archive (val/images with val/val_annotations.txt); "
                "in ROOT, ROOT/tiny_imagenet or ROOT/tiny-imagenet-200",
@@ -110,7 +117,8 @@ _ALL = (
     DatasetInfo(
         name="imagenet",
         description="ImageNet-1k (ILSVRC 2012); its validation set is the test part here.",
-        num_classes=1000, image_size=224, small=False, hflip_prob=0.5, train_count=1_281_167, test_count=50_000,
+        num_classes=1000, image_size=224, small=False, one_size=False, hflip_prob=0.5,
+        train_count=1_281_167, test_count=50_000,
         mean=IMAGENET_MEAN, std=IMAGENET_STD, licence=_IMAGENET_NOTE,
         layout=f"{_CLASS_FOLDERS} (named by wnid), in ROOT or ROOT/imagenet; `bench data imagenet` sorts a flat val/",
         folders=("imagenet",), files=("train", "val"),
@@ -118,7 +126,8 @@ _ALL = (
     DatasetInfo(
         name="image_folder",
         description="Your own images in class folders; val/ is the test part.",
-        num_classes=None, image_size=224, small=False, hflip_prob=0.5, train_count=None, test_count=None,
+        num_classes=None, image_size=224, small=False, one_size=False, hflip_prob=0.5,
+        train_count=None, test_count=None,
         mean=IMAGENET_MEAN, std=IMAGENET_STD, licence="As your images have it.", layout=_CLASS_FOLDERS,
         files=("train", "val"),
     ),
@@ -126,7 +135,8 @@ _ALL = (
         name="fashion_mnist_mini",
         description="14,000 Fashion-MNIST images that come with the package, zero-padded to 32x32 and three "
                     "channels. Its split is its own: not comparable with published Fashion-MNIST numbers.",
-        num_classes=10, image_size=32, small=True, hflip_prob=0.5, train_count=12_000, test_count=2_000,
+        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.5,
+        train_count=12_000, test_count=2_000,
         mean=(0.2188, 0.2188, 0.2188), std=(0.3318, 0.3318, 0.3318),
         licence="MIT, Zalando SE (the text lies beside the images); cite Xiao, Rasul and Vollgraf, 2017.",
         layout="nothing to do: the images are part of the package", needs_root=False,
@@ -134,7 +144,8 @@ _ALL = (
     DatasetInfo(
         name="synthetic",
         description="Computed 32x32 patterns, one kind a class. For smoke tests only: no result means anything.",
-        num_classes=10, image_size=32, small=True, hflip_prob=0.0, train_count=1_000, test_count=500,
+        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.0,
+        train_count=1_000, test_count=500,
         mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), licence="None needed.",
         layout="nothing to do: the images are computed", needs_root=False,
     ),

@@ -28,17 +28,12 @@ def image_sizes(info: DatasetInfo, recipe: Recipe) -> Sizes:
     """
     train = recipe.train_crop_size or info.image_size
     crop = recipe.val_crop_size or train
-    resize = recipe.val_resize_size or (crop if fixed_size(info) else round(crop * 8 / 7))
+    resize = recipe.val_resize_size or (crop if info.one_size else round(crop * 8 / 7))
     if resize < crop:
         raise ConfigError(f"val_resize_size ({resize}) is smaller than the evaluation crop ({crop})",
                           where="recipe.val_resize_size")  # fmt: skip
-    train_resize = train if fixed_size(info) else round(train * resize / crop)
+    train_resize = train if info.one_size else round(train * resize / crop)
     return Sizes(train, crop, resize, train_resize)
-
-
-def fixed_size(info: DatasetInfo) -> bool:
-    """Whether all images of the data set are squares of ``info.image_size``."""
-    return info.small or info.name == "tiny_imagenet"
 
 
 def train_crop(info: DatasetInfo, recipe: Recipe) -> str:
@@ -73,7 +68,7 @@ def _kind(info: DatasetInfo, recipe: Recipe, needs: str | None) -> str:
         return "workers"
     if recipe.loader == "auto":
         return "resident" if info.small and not needs else "workers"
-    if not fixed_size(info):
+    if not info.one_size:
         raise ConfigError(f"loader: resident holds small images of one size, not {info.name}", where="recipe.loader")
     if needs:
         raise ConfigError(f"{needs} needs loader: workers (or auto)", where="recipe.loader")

@@ -14,7 +14,8 @@ import pytest
 from data_helpers import make_folder
 
 from bench.config.schema import Data
-from bench.data import open_data, prepare
+from bench.data import open_data
+from bench.data.prepare import prepare
 from bench.data.sorting import GROUND_TRUTH
 from bench.errors import ConfigError, DataError
 
@@ -233,7 +234,7 @@ def test_missing_data_say_what_to_put_where(tmp_path):
 
 def test_an_archive_is_unpacked(cifar_root, tmp_path):
     archive = tmp_path / "cifar-100-python.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=1) as file:
+    with tarfile.open(archive, "w:gz", compresslevel=0) as file:
         file.add(cifar_root / "cifar-100-python", "cifar-100-python")
         file.add(cifar_root / "cifar-100-python" / "meta", "../outside")
     lines = prepare("cifar100", tmp_path, download=False)
