@@ -61,6 +61,18 @@ class Results:
     def heading(self) -> str:
         return self.title or self.name
 
+    def failures(self) -> list[dict[str, str]]:
+        """Runs without numbers, those that ended alike together: label, seeds ("seeds 0, 1"), status, reason."""
+        alike: dict[tuple[str, str, str], list[str]] = {}
+        for run in self.runs:
+            if not run.done:
+                alike.setdefault((run.label, run.status, run.reason), []).append(str(run.seed))
+        return [
+            {"label": label, "status": status, "reason": reason,
+             "seeds": f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"}
+            for (label, status, reason), seeds in alike.items()
+        ]  # fmt: skip
+
     def by_name(self) -> dict[str, list[RunResult]]:
         """Runs by name, in file order, each with its seeds."""
         grouped: dict[str, list[RunResult]] = {}

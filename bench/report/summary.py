@@ -106,13 +106,9 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]], console: Console) 
     notes = [f"{sign} {meaning}" for meaning in meanings]
     if any(line.get("policy") for line in lines) and len(results.rows) > len(results.runs):
         notes.append("Default operating points; all of them are in summary.csv.")
-    missing: dict[tuple[str, str, str], list[str]] = {}
-    for run in results.runs:
-        if not run.done:
-            missing.setdefault((run.label, run.status, run.reason), []).append(str(run.seed))
-    for (label, status, reason), seeds in missing.items():
-        which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
-        notes.append(f"{label}, {which}: {status}{f' - {reason}' if reason else ''}")
+    for run in results.failures():
+        reason = f" - {run['reason']}" if run["reason"] else ""
+        notes.append(f"{run['label']}, {run['seeds']}: {run['status']}{reason}")
     return notes
 
 

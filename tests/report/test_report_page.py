@@ -1,0 +1,183 @@
+"""report.html: whole by itself, correct, and alive in a real browser where there is one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic_results import write_results
+
+from bench.report import draw
+from bench.report.html import _seconds, public_spec
+from bench.report.results import read_results
+from bench.report.tables import summarise
+
+BROWSER = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+BROKEN = {
+    ("gated38", 1): ("diverged", "the loss is <no longer> finite & bad"),
+    ("resnet14", 0): ("failed", "out of memory"),
+    ("resnet14", 1): ("failed", "out of memory"),
+}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = write_results(tmp_path_factory.mktemp("results"), seeds=(0, 1), n=200, val=100, broken=BROKEN,
+                        title='Exits & "gates" <b>here</b>')  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.report.style.FORMATS", ("svg",))
+        return draw(out).page
+
+
+class Reader(HTMLParser):
+    """Tags, ids, references and text; void elements need no end."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.rows = 0
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        self.ids += [values["id"]] if values.get("id") else []  # type: ignore[list-item]
+        self.links += [str(values[key]) for key in ("src", "href", "xlink:href", "action") if key in values]
+        self.rows += tag == "tr"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text("utf-8"))
+    reader.close()
+    return reader
+
+
+def test_page_is_well_formed_and_loads_nothing(page: Path) -> None:
+    reader = read(page)
+    assert reader.open == []
+    assert len(reader.ids) == len(set(reader.ids))
+    outside = [link for link in reader.links if not link.startswith(("#", "data:"))]
+    assert outside == []
+    assert {link[1:] for link in reader.links if link.startswith("#")} <= set(reader.ids)
+    references = set(re.findall(r"url\(#([^)]+)\)", page.read_text("utf-8")))
+    assert references
+    assert references <= set(reader.ids)
+    assert "default-src 'none'" in page.read_text("utf-8")
+
+
+def test_page_says_everything(page: Path) -> None:
+    reader = read(page)
+    text = " ".join(reader.text.split())
+    for words in (
+        'Exits & "gates" <b>here</b>', "cifar10, 200 test images", "0123456789abcdef", "holdout, version 1",
+        "11 of 14 trainings done", "ResNet-14, seeds 0, 1: failed \N{EN DASH} out of memory",
+        "Gated ResNet-38, seed 1: diverged \N{EN DASH} the loss is <no longer> finite & bad",
+        "t interval over 2 seeds: the method over new training runs", "norms, activations and pooling are not",
+        "Example CPU (2 cores)", "torch 2.15.0+cpu", "train 45,000", '"all_options"', "1 min 02 s",
+    ):  # fmt: skip
+        assert words in text, words
+    lines = summarise(read_results(page.parent))
+    assert page.read_text("utf-8").count("data-words=") == len(lines)
+
+
+def test_same_files_give_the_same_page(page: Path) -> None:
+    before = page.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.report.style.FORMATS", ("svg",))
+        draw(page.parent)
+    assert page.read_bytes() == before
+
+
+def test_folders_of_this_machine_are_not_shown() -> None:
+    spec = {"run": "a", "seed": 3, "weights": "/home/me/w.pt", "data": {"root": "/home/me", "split_file": "/x/s.npz"}}
+    shown = json.dumps(public_spec(spec))
+    assert "/home" not in shown
+    assert "w.pt" in shown
+    assert "s.npz" in shown
+    assert "seed" not in shown
+    assert spec["data"]["root"] == "/home/me"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.14, "3.1 s"), (61.5, "1 min 02 s"), (3725, "1 h 02 min"), (None, "")])
+def test_seconds(value: float | None, text: str) -> None:
+    assert _seconds(value) == text
+
+
+def test_page_without_any_number(tmp_path: Path) -> None:
+    from synthetic_results import QUICK
+
+    out = write_results(tmp_path, QUICK[:1], broken={("resnet8", 0): ("pending", "")})
+    next(out.rglob("metrics.jsonl")).unlink()
+    text = draw(out).page.read_text("utf-8")
+    assert "0 of 1 trainings done" in text
+    assert "pending" in text
+
+
+_PROBE = """
+<script>
+const tops = () => Array.from(document.querySelectorAll("#table tbody tr")).filter((r) => !r.hidden)
+  .map((r) => r.cells[0].textContent.trim() + "=" + r.cells[3].textContent);
+const found = { start: tops() };
+const head = Array.from(document.querySelectorAll("#table thead button")).find((b) => b.textContent === "Top-1 %");
+head.click(); found.up = tops();
+head.click(); found.down = tops();
+found.state = head.parentElement.getAttribute("aria-sort");
+document.getElementById("all-points").click(); found.all = tops().length;
+const filter = document.getElementById("filter");
+filter.value = "oracle"; filter.dispatchEvent(new Event("input")); found.oracle = tops().length;
+found.shown = document.getElementById("shown").textContent;
+document.body.insertAdjacentHTML("beforeend", `<pre id="probe">${JSON.stringify(found)}</pre>`);
+</script>
+</body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+def test_page_lives_in_a_browser_without_a_console_error(page: Path, tmp_path: Path) -> None:
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.read_text("utf-8").replace("</body>", _PROBE), "utf-8")
+    assert BROWSER is not None
+    done = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom",
+         probed.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    found = json.loads(re.findall(r'<pre id="probe">(.*?)</pre>', done.stdout)[-1])
+    assert [line.split("=")[0] for line in found["start"]] == [
+        "ResNet-8", "ResNet-14", "ResNet-20", "Adaptive-depth ResNet-26", "Gated ResNet-38", "Early exits",
+        "Early exits, improved",
+    ]  # fmt: skip
+
+    def numbers(key: str) -> list[float]:
+        return [float(line.split("=")[1]) for line in found[key] if line.split("=")[1]]
+
+    assert numbers("up") == sorted(numbers("up"))
+    assert numbers("down") == sorted(numbers("down"), reverse=True)
+    assert found["up"][-1] == found["down"][-1] == "ResNet-14="  # empty stays last
+    assert found["state"] == "descending"
+    assert found["all"] == len(summarise(read_results(page.parent)))
+    assert found["oracle"] == 3
+    assert found["shown"] == f"3 of {found['all']} rows"
