@@ -185,11 +185,8 @@ def _xy(lines: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
 
 
 def _limits(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
-    """Room for labels beside the outermost points."""
-    drawn = [line for line in lines if line["policy"] in POINTS] + [
-        line for run in dict.fromkeys(line["run"] for line in lines)
-        for line in _curve([one for one in lines if one["run"] == run])
-    ]  # fmt: skip
+    """Room for labels beside the outermost points; room for intervals too, but not more than points get."""
+    drawn = _drawn(lines)
     low, high = (f([line["macs_mean"] for line in drawn]) for f in (min, max))
     if axes.get_xscale() == "log":
         room = max((high / low) ** 0.07, 1.08)
@@ -197,8 +194,27 @@ def _limits(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
     else:
         room = (high - low) * 0.07 or high * 0.2 or 1.0
         axes.set_xlim(max(low - room, 0), high + 1.6 * room)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom - 0.02 * (top - bottom), min(top + 0.05 * (top - bottom), 101.0))
+    bottom, top = _accuracy_range(drawn)
+    axes.set_ylim(max(bottom - 0.06 * (top - bottom), -1.0), min(top + 0.09 * (top - bottom), 101.0))
+
+
+def _drawn(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines that the figure shows: the points and one curve of each run."""
+    found = [line for line in lines if line["policy"] in POINTS]
+    for run in dict.fromkeys(line["run"] for line in lines):
+        found += _curve([line for line in lines if line["run"] == run])
+    return found
+
+
+def _accuracy_range(drawn: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """From the lowest to the highest accuracy, and to the ends of intervals as far as they stay within once
+    that range (two percent at least) beyond it: an interval of two seeds must not flatten everything else."""
+    means = [line["top1_mean"] for line in drawn]
+    known = [line for line in drawn if line["top1_lo"] is not None]
+    ends = [line["top1_lo"] for line in known] + [line["top1_hi"] for line in known] + means
+    beyond = max(max(means) - min(means), 2.0)
+    bottom, top = max(min(ends), min(means) - beyond), min(max(ends), max(means) + beyond)
+    return (bottom, top) if top - bottom > 0.2 else (bottom - 0.1, top + 0.1)
 
 
 def _dense(axes: Axes, obstacles: Sequence[np.ndarray]) -> np.ndarray:
@@ -250,11 +266,14 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]]) -> list[str]:
     many = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), means shown." if len(seeds) > 1 else "One seed."
     meanings = list(dict.fromkeys(line["interval"] for line in lines if line["interval"]))
     failed = sorted({run.label for run in results.runs if not run.done})
+    bottom, top = _accuracy_range(_drawn(lines))
+    known = [line for line in _drawn(lines) if line["top1_lo"] is not None]
+    cut = any(line["top1_lo"] < bottom or line["top1_hi"] > top for line in known)
     return [
         CONVENTION,
         f"Data: {results.dataset}, {' / '.join(f'{n:,}' for n in images)} test images.",
         f"Protocol: {_PROTOCOLS.get(results.protocol, results.protocol)}.",
         many,
-        f"Bars and bands: {'; or '.join(meanings)}.",
+        f"Bars and bands: {'; or '.join(meanings)}.{' Some are longer than the figure.' if cut else ''}",
         *([f"Not drawn or incomplete: {', '.join(failed)}."] if failed else []),
     ]

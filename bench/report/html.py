@@ -11,6 +11,7 @@ from typing import Any
 from bench.files import write_text_atomic
 from bench.report.results import Results, RunResult
 from bench.report.style import CONVENTION, format_macs, looks
+from bench.report.tables import half_width
 
 NAME = "report.html"
 
@@ -85,7 +86,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 def _line(line: dict[str, Any], results: Results) -> dict[str, Any]:
     """One row of the results table: shown texts, and the values that it is sorted by."""
     has = line.get("top1_mean") is not None
-    half = (line["top1_hi"] - line["top1_lo"]) / 2 if has and line["top1_lo"] is not None else None
+    half = half_width(line)
     cells = []
     for _, key, digits, _ in _COLUMNS:
         value = half if key == "half" else line.get(key)

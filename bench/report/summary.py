@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.results import Results, read_results
 from bench.report.style import format_macs
-from bench.report.tables import summarise
+from bench.report.tables import half_width, summarise
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,10 +93,8 @@ def _table(lines: Sequence[dict[str, Any]], console: Console) -> Table:
 
 def _accuracy(line: dict[str, Any], console: Console) -> str:
     text = f"{line['top1_mean']:.2f}"
-    if line["top1_lo"] is None:
-        return text
-    half = (line["top1_hi"] - line["top1_lo"]) / 2
-    return f"{text} {'±' if _unicode(console) else '+-'} {half:.2f}"
+    half = half_width(line)
+    return text if half is None else f"{text} {'±' if _unicode(console) else '+-'} {half:.2f}"
 
 
 def _notes(results: Results, lines: Sequence[dict[str, Any]], console: Console) -> list[str]:

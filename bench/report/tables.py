@@ -79,13 +79,22 @@ def legacy_columns(lines: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({name for line in lines for name in line if name.startswith(LEGACY)})
 
 
+def half_width(line: dict[str, Any]) -> float | None:
+    """The longer half of a line's interval, percent; None where it has none."""
+    if line.get("top1_lo") is None:
+        return None
+    return max(line["top1_mean"] - line["top1_lo"], line["top1_hi"] - line["top1_mean"])
+
+
 def _over_seeds(rows: list[dict[str, Any]], level: float) -> dict[str, Any]:
     first = rows[0]
     top1 = [row["top1"] for row in rows]
     macs = [row["macs"] for row in rows]
     interval = t_interval(top1, level)
     if interval is not None:
-        ends = {"top1_lo": interval.low, "top1_hi": interval.high, "interval": str(interval)}
+        # Cut to what an accuracy can be, which takes nothing from what the interval covers.
+        low, high = max(interval.low, 0.0), min(interval.high, 100.0)
+        ends = {"top1_lo": low, "top1_hi": high, "interval": str(interval)}
     else:
         ends = {name: first[name] for name in ("top1_lo", "top1_hi", "interval")}
     if interval is not None and first["top1_lo"] is None:

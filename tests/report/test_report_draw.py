@@ -23,7 +23,7 @@ from bench.report.accuracy import accuracy_figure
 from bench.report.curves import join_stages
 from bench.report.results import read_results
 from bench.report.style import COLOURS, MARKERS, format_macs, looks, pick, styled
-from bench.report.tables import COLUMNS, summarise
+from bench.report.tables import COLUMNS, half_width, summarise
 
 BROKEN = {
     ("gated38", 1): ("diverged", "the loss is no longer finite at step 400 (epoch 4)"),
@@ -181,6 +181,25 @@ def test_axis_is_linear_where_the_range_is_small(tmp_path: Path) -> None:
     with styled():
         figure = accuracy_figure(results, summarise(results), 7.0, 3.9)
     assert figure.axes[0].get_xscale() == "linear"
+
+
+def test_wide_intervals_are_cut_to_what_accuracy_can_be_and_flatten_nothing(tmp_path: Path) -> None:
+    results = read_results(write_results(tmp_path, QUICK, seeds=(0, 1), n=60, val=50))
+    for run in results.runs:
+        if run.run == "resnet8":  # two seeds far apart: the t interval is wider than all there is
+            run.rows[0]["top1"] = 40.0 + 45.0 * run.seed
+    lines = summarise(results)
+    assert (lines[0]["top1_lo"], lines[0]["top1_hi"]) == (0.0, 100.0)
+    assert half_width(lines[0]) == pytest.approx(62.5)
+    for line in lines[1:]:
+        line["top1_mean"], line["top1_lo"], line["top1_hi"] = 62.0, 61.0, 63.0
+    with styled():
+        figure = accuracy_figure(results, lines, 7.0, 3.9)
+    low, high = figure.axes[0].get_ylim()
+    assert high - low < 10
+    assert low < 61
+    assert high > 63
+    assert "longer than the figure" in " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
 
 
 def test_looks_differ_between_methods_and_variants(finished: Path) -> None:
