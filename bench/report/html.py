@@ -76,7 +76,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     return [
         ("Comparison", results.name),
         ("Data", f"{results.dataset}, {' / '.join(f'{n:,}' for n in images) or 'no'} test images"),
-        ("Split", ", ".join(dict.fromkeys(row["split_hash"] for row in rows)) or "-"),
+        ("Split", ", ".join(dict.fromkeys(row["split_hash"][:12] for row in rows)) or "-"),
         ("Protocol", f"{results.protocol}, version {results.protocol_version}"),
         ("Seeds", ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in results.runs))),
         ("Status", count if len(done) < len(results.runs) else f"all {len(done)} trainings done"),
@@ -154,7 +154,7 @@ def _provenance(runs: Sequence[RunResult]) -> dict[str, Any]:
         ("Method", " on ".join(name for name in (first.method, row["backbone"]) if name)),
         ("Stage measured", row["stage"]),
         ("Images", ", ".join(f"{name} {number:,}" for name, number in counts.items())),
-        ("Split", row["split_hash"]),
+        ("Split", row["split_hash"][:12]),
         ("Machine", ", ".join(name for name in (row["host_class"], row["device"]) if name)),
         ("Precision", {"off": "float32", "": ""}.get(row["amp"], row["amp"])),
         ("Versions", ", ".join(f"{n} {row[n]}" for n in ("torch", "python") if row[n])),
