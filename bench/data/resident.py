@@ -62,18 +62,16 @@ class ResidentTrainLoader:
         keys = extend_tensor(key(self.plan.seed, epoch, AUGMENT), samples)
         keys = extend_tensor(keys, torch.from_numpy(repetition).to(samples.device))
         draws = uniforms(keys, _DRAWS + (4 * _ERASE_TRIES if self.random_erase > 0 else 0))
+        boxes = None
+        if self.random_erase > 0:
+            boxes = erase_boxes(draws[:, 2], draws[:, _DRAWS:], self.random_erase, *self.pixels.shape[2:])
         for step in range(start, self.plan.steps):
             share = self.plan.share(step)
             chosen = samples[share]
-            images = self.augment(self.pixels[chosen], draws[share])
+            images = self.normalise(crop_and_flip(self.pixels[chosen], draws[share], self.padding, self.hflip_prob))
+            if boxes is not None:
+                images = erase(images, boxes[share])
             yield self.mixer(images, self.labels[chosen], epoch, step)
-
-    def augment(self, images: Tensor, draws: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] and float64 draws [B, D] in [0, 1) -> normalised, augmented float [B, 3, H, W]."""
-        images = self.normalise(crop_and_flip(images, draws, self.padding, self.hflip_prob))
-        if self.random_erase > 0:
-            images = erase(images, draws[:, 2], draws[:, _DRAWS:], self.random_erase)
-        return images
 
 
 def crop_and_flip(images: Tensor, draws: Tensor, padding: int, hflip_prob: float) -> Tensor:
@@ -97,13 +95,13 @@ def crop_and_flip(images: Tensor, draws: Tensor, padding: int, hflip_prob: float
     return padded.gather(2, flat.expand(-1, channels, -1)).view(batch, channels, height, width)
 
 
-def erase(images: Tensor, whether: Tensor, draws: Tensor, probability: float) -> Tensor:
-    """Random erasing (Zhong et al., 2017) with torchvision's numbers: area 0.02 to 0.33, aspect 0.3 to 3.3, value 0.
+def erase_boxes(whether: Tensor, draws: Tensor, probability: float, height: int, width: int) -> Tensor:
+    """Random erasing (Zhong et al., 2017) with torchvision's numbers: area 0.02 to 0.33, aspect 0.3 to 3.3.
 
-    whether: [B] and draws: [B, 4 * tries], in [0, 1). The first try whose box fits is taken; none fits: no box.
+    whether: [B] and draws: [B, 4 * tries], in [0, 1). Returns int64 [B, 4], top, bottom, left, right; empty boxes where
+    nothing is erased. The first try whose box fits is taken; if none fits there is no box.
     """
-    batch, _, height, width = images.shape
-    tries = draws.view(batch, -1, 4)
+    tries = draws.view(len(draws), -1, 4)
     area = height * width * (_ERASE_AREA[0] + tries[:, :, 0] * (_ERASE_AREA[1] - _ERASE_AREA[0]))
     ratio = torch.exp(_ERASE_LOG_RATIO[0] + tries[:, :, 1] * (_ERASE_LOG_RATIO[1] - _ERASE_LOG_RATIO[0]))
     box_h, box_w = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
@@ -112,9 +110,16 @@ def erase(images: Tensor, whether: Tensor, draws: Tensor, probability: float) ->
     box_h, box_w = box_h.gather(1, first), box_w.gather(1, first)
     top = (tries[:, :, 2].gather(1, first) * (height - box_h + 1)).long()
     left = (tries[:, :, 3].gather(1, first) * (width - box_w + 1)).long()
-    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
-    in_rows = (rows >= top) & (rows < top + box_h) & (whether < probability)[:, None] & fits.any(1, keepdim=True)
-    in_columns = (columns >= left) & (columns < left + box_w)
+    boxes = torch.cat([top, top + box_h, left, left + box_w], 1)
+    return boxes.masked_fill_(~((whether < probability)[:, None] & fits.any(1, keepdim=True)), 0)
+
+
+def erase(images: Tensor, boxes: Tensor) -> Tensor:
+    """Fill a box of each image with 0, in place. images: [B, C, H, W]; boxes: as ``erase_boxes`` makes them."""
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    top, bottom, left, right = boxes[:, :, None].unbind(1)
+    in_rows, in_columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
     return images.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0.0)
 
 

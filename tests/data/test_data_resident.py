@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as TF
 from bench.config.schema import Data
 from bench.data import open_data
 from bench.data.hashing import AUGMENT, key, mix
-from bench.data.resident import crop_and_flip, erase
+from bench.data.resident import crop_and_flip, erase, erase_boxes
 
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -71,7 +71,7 @@ def test_no_crop_and_no_flip_leave_the_image_alone(bundle):
 def test_erasing_follows_torchvisions_rule():
     draws = torch.rand(4000, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     whether = torch.rand(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    erased = erase(torch.ones(4000, 3, 32, 32), whether, draws, 0.25) == 0
+    erased = erase(torch.ones(4000, 3, 32, 32), erase_boxes(whether, draws, 0.25, 32, 32)) == 0
     assert torch.equal(erased[:, 0], erased[:, 2])
     assert torch.equal(erased.flatten(1).any(1), whether < 0.25)
     for number in torch.nonzero(whether < 0.25).flatten().tolist():
