@@ -28,10 +28,10 @@ quickstart: env
 	$(BIN)/bench run configs/quickstart.yaml
 
 test: env lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: env
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2
 
 lint: env
 	$(BIN)/ruff check .

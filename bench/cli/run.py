@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         choices=["failed", "diverged", "timeout", "all"],
                         help="run again what ended so: failed, diverged, timeout or all (may be repeated)")
     parser.add_argument("--in-process", action="store_true", help="no process of its own for each run (debugging)")
+    parser.add_argument("--no-report", action="store_true", help="leave tables and plots to `bench report`")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
@@ -44,9 +45,10 @@ def main(options: argparse.Namespace) -> int:
     session = Session(
         output_folder(loaded), retry=tuple(options.retry), fresh=options.fresh,
         isolate=not options.in_process, quiet=options.quiet, train=not options.eval_only,
+        report=not options.no_report,
     )  # fmt: skip
     outcome = session.run(specs, loaded.comparison.title, resolved_yaml(loaded))
-    if int(os.environ.get("RANK") or 0) == 0:
+    if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:
         from bench.report.summary import print_summary
 
         print_summary(outcome.out)

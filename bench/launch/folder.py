@@ -17,9 +17,9 @@ import platform
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench.config.resolve import RunSpec
 from bench.errors import BenchError, ConfigError, RunError
@@ -97,37 +97,52 @@ def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:
     write_text_atomic(out / "runs.csv", buffer.getvalue())
 
 
+#: How long to wait for a holder that is just going away (seconds).
+_PATIENCE = 3.0
+
+
 @contextmanager
-def hold(out: Path) -> Iterator[None]:
-    """Be the only ``bench run`` in a folder. Raises ConfigError where it cannot be written to, RunError
-    naming the holder where there is one. The lock goes with the process, however it ends."""
+def hold(out: Path) -> Iterator[int | None]:
+    """Be the only ``bench run`` in a folder; gives the lock's file descriptor. The lock goes with the
+    process, however it ends. Raises ConfigError where the folder cannot be written to, RunError naming the
+    holder where there is one."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = open(out / ".lock", "a+")  # noqa: SIM115 - held to the end of the block
     except OSError as error:
         raise ConfigError(f"cannot write to the output folder {out}: {error.strerror}") from None
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read().strip() or "another process"
-            raise RunError(f"{out} is in use by {holder}; wait for it, or take another --out") from None
-        except OSError as error:  # a file system without locks: go on without
-            if error.errno is None:
-                raise
+        locked = _lock(handle, out)
         try:
             handle.truncate(0)
-            handle.write(f"bench run, process {os.getpid()} on {socket.gethostname()}, since "
-                         f"{time.strftime('%Y-%m-%d %H:%M:%S')}")  # fmt: skip
+            handle.write(f"process {os.getpid()} on {socket.gethostname()} (bench run, since "
+                         f"{time.strftime('%Y-%m-%d %H:%M:%S')})")  # fmt: skip
             handle.flush()
         except OSError as error:
             raise RunError(f"cannot write to the output folder {out}: {error.strerror}") from None
         remove_leftovers(out)
         try:
-            yield
+            yield handle.fileno() if locked else None
         finally:
-            handle.truncate(0)
+            with suppress(OSError):
+                handle.truncate(0)
+
+
+def _lock(handle: TextIO, out: Path) -> bool:
+    """Take the lock; False on a file system that has none."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+                raise RunError(f"{out} is in use by {holder}; wait for it, or take another --out") from None
+            time.sleep(0.1)
+        except OSError:
+            return False
 
 
 def host_class(device: str = "cpu") -> str:

@@ -53,7 +53,7 @@ class Outcome:
 class Session:
     """How to go about it. retry: settled statuses to run again ("failed", ...). fresh: forget what is there.
     isolate: a process per run (never under torchrun). quiet: no progress. train: False measures only what is
-    trained already."""
+    trained already. report: draw tables and plots at the end."""
 
     out: Path
     retry: tuple[str, ...] = ()
@@ -61,12 +61,15 @@ class Session:
     isolate: bool = True
     quiet: bool = False
     train: bool = True
+    report: bool = True
+    _lock: list[int] = field(default_factory=list, repr=False)
 
     def run(self, specs: Sequence[RunSpec], title: str | None = None, config_text: str = "") -> Outcome:
         """Do what is missing, then draw. Raises BenchError where nothing could be started."""
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             return self._run_together(specs, title, config_text)
-        with hold(self.out):
+        with hold(self.out) as lock:
+            self._lock[:] = [lock] if lock is not None else []  # held on by a run's process, should we die
             self._begin(specs, title, config_text)
             outcome = Outcome(self.out)
             with Watch().listening() as watch:
@@ -90,9 +93,11 @@ class Session:
 
     def _finish(self, specs: Sequence[RunSpec], outcome: Outcome) -> None:
         """Tables and plots of what there is. A figure that cannot be drawn does not undo the runs."""
+        write_runs_table(self.out, specs)
+        if not self.report:
+            return
         from bench.report import draw
 
-        write_runs_table(self.out, specs)
         if outcome.stopped_by is None or any(s == "done" for s in outcome.statuses.values()):
             try:
                 draw(self.out)
@@ -138,26 +143,37 @@ class Session:
         if self.quiet:
             command.append("--quiet")
         try:
-            child = subprocess.Popen(command)
+            child = subprocess.Popen(command, pass_fds=self._lock)
         except OSError as error:
             folder.set_status("failed", f"no process could be started: {error.strerror}")
             return "failed"
-        asked_at: float | None = None
-        while child.poll() is None:
-            time.sleep(0.05)
-            if watch.signum is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)  # the child's patience counts, not ours
-                if asked_at is None:
-                    asked_at = time.monotonic()
-                    child.send_signal(watch.signum)
-                elif time.monotonic() - asked_at > _GRACE:
-                    child.kill()
+        try:
+            self._wait_for(child, watch)
+        finally:
+            if child.poll() is None:  # we were asked to stop at once
+                child.kill()
+                child.wait()
         status = str(folder.status["status"])
         if status in ("running", "pending"):  # it died without a word
             reason = _death(child.returncode)
             status = "interrupted" if watch.signum is not None else "failed"
             folder.set_status(status, reason)
         return status
+
+    @staticmethod
+    def _wait_for(child: subprocess.Popen[bytes], watch: Watch) -> None:
+        """Until it ends; a signal is passed on, and a child that does not heed it is killed."""
+        asked_at: float | None = None
+        while child.poll() is None:
+            time.sleep(0.05)
+            if watch.signum is None:
+                continue
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the child's patience counts, not ours
+            if asked_at is None:
+                asked_at = time.monotonic()
+                child.send_signal(watch.signum)
+            elif time.monotonic() - asked_at > _GRACE:
+                child.kill()
 
     def _here(self, folder: RunFolder) -> str:
         from bench.launch.run_one import execute_run

@@ -11,12 +11,28 @@ from bench.launch.run_one import execute_run
 from bench.train.watch import Interrupted, Watch
 
 
+def _die_with_parent() -> None:
+    """Where the kernel can do it (Linux): a run does not outlive the ``bench run`` that started it."""
+    import ctypes
+    import os
+    import signal
+
+    parent = os.getppid()
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)  # 1: PR_SET_PDEATHSIG
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != parent:  # it died before we asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Read ``spec.json`` in the folder and do the run; its status says how it went."""
     parser = argparse.ArgumentParser(description="Do one run of a comparison.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
+    _die_with_parent()
     spec = RunSpec.model_validate_json((options.folder / "spec.json").read_text())
     with Watch(spec.timeout_minutes).listening() as watch:
         try:

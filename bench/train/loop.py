@@ -249,7 +249,7 @@ class _Training:
         states = self.world.gather({"random": random_state(), "meter": self.meter.state_dict()})
         if not self.world.is_main or self.step == 0:
             return
-        state = {
+        state: dict[str, Any] = {
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -10,6 +10,8 @@ from types import FrameType
 
 from bench.errors import RunError
 
+#: A signal within this time of the first is the same wish, sent twice (to a group and to its members; seconds).
+ECHO = 1.0
 #: A step that takes longer than this is broken off rather than waited for (seconds).
 PATIENCE = 1.5
 
@@ -32,6 +34,7 @@ class Watch:
     def __init__(self, timeout_minutes: float | None = None) -> None:
         self.signum: int | None = None
         self.timeout_minutes = timeout_minutes
+        self._asked_at = 0.0
         self._deadline = None if timeout_minutes is None else time.monotonic() + 60 * timeout_minutes
 
     @property
@@ -45,9 +48,12 @@ class Watch:
             raise TimeIsUp(f"took longer than timeout_minutes: {self.timeout_minutes:g}")
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:  # asked twice: stop where we are
-            raise Interrupted(signum)
-        self.signum = signum
+        now = time.monotonic()
+        if self.signum is not None:
+            if now - self._asked_at < ECHO:
+                return
+            raise Interrupted(signum)  # asked again: stop where we are
+        self.signum, self._asked_at = signum, now
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 

@@ -65,4 +65,4 @@ def _arm(kind: str, number: int) -> None:
 
 if __name__ == "__main__":
     _arm(sys.argv[1], int(sys.argv[2]))
-    sys.exit(main([*sys.argv[3:], "--in-process"]))
+    sys.exit(main([*sys.argv[3:], "--in-process", "--no-report"]))

@@ -42,7 +42,11 @@ def write_quick(folder: Path, runs: list[dict[str, Any]] | None = None, **change
 
 
 def bench(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``bench ...`` in a process of its own."""
+    """``bench ...`` in a process of its own; a run draws nothing unless it is called run+report."""
+    if arguments[0] == "run":
+        arguments = (*arguments, "--no-report")
+    elif arguments[0] == "run+report":
+        arguments = ("run", *arguments[1:])
     return subprocess.run(
         [sys.executable, "-m", "bench", *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
         env={**os.environ, **environment}, check=False,

@@ -24,15 +24,16 @@ def _killed(kind: str, number: int, *arguments: object) -> int:
 def _kill_and_compare(tmp_path: Path, methods: list[str], kills: list[tuple[str, int]]) -> int:
     """Run once in peace and once with kills; returns how many kills hit. The results must be equal."""
     config = write_quick(tmp_path, [quick_run(name) for name in methods], recipe=WORKERS)
-    peace = bench("run", config, "--out", tmp_path / "peace", "--in-process", "--quiet")
+    peace = bench("run+report", config, "--out", tmp_path / "peace", "--in-process", "--quiet")
     assert peace.returncode == 0, peace.stderr
     hits = 0
     for kind, number in kills:
         code = _killed(kind, number, "run", config, "--out", tmp_path / "war", "--quiet")
         assert code in (-9, 0)
         hits += code == -9
-    end = bench("run", config, "--out", tmp_path / "war", "--quiet")
+    end = bench("run+report", config, "--out", tmp_path / "war", "--in-process", "--quiet")
     assert end.returncode == 0, end.stderr
+    assert (tmp_path / "war" / "results.csv").is_file()
     expected, found = fingerprints(tmp_path / "peace"), fingerprints(tmp_path / "war")
     assert len(expected) > 6 * len(methods)
     assert found == expected

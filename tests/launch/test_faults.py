@@ -1,0 +1,249 @@
+"""What goes wrong stays where it went wrong, is said in one line, and can be gone on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from quick import bench, fingerprints, write_quick
+
+SMALL = {"name": "fine", "method": "resnet", "options": {"depth": 8}}
+
+
+def _statuses(out: Path) -> dict[str, dict]:
+    found = [json.loads(path.read_text()) for path in out.glob("runs/*/status.json")]
+    return {status["run"]: status for status in found}
+
+
+def _one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_failed_run_does_not_touch_the_others(tmp_path: Path) -> None:
+    runs = [
+        {**SMALL, "name": "diverges", "recipe": {"lr": 1e30}},
+        {**SMALL, "name": "broken", "weights": "weights.pt", "evaluate_only": True},
+        {**SMALL, "name": "left-out", "skip": "not today"},
+        {**SMALL, "name": "slow", "recipe": {"epochs": 50}},
+        SMALL,
+    ]
+    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    config = write_quick(tmp_path, runs, recipe={"epochs": 1, "checkpoint_every": 1})
+    out = tmp_path / "out"
+    done = bench("run+report", config, "--out", out, "--set", "timeout_minutes=0.05")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    found = _statuses(out)
+    assert {name: status["status"] for name, status in found.items()} == {
+        "diverges": "diverged", "broken": "failed", "left-out": "skipped", "slow": "timeout", "fine": "done",
+    }  # fmt: skip
+    assert "no longer finite" in found["diverges"]["reason"]
+    assert "weights.pt" in found["broken"]["reason"]
+    assert found["left-out"]["reason"] == "not today"
+    text = (out / "results.csv").read_text()
+    assert text.count(",done,") >= 1
+    assert "not today" in text
+    assert "diverged" in done.stdout
+
+    # The same command again: settled runs are left alone and said, the exit code stays.
+    again = bench("run", config, "--out", out, "--set", "timeout_minutes=0.05")
+    assert again.returncode == 1
+    assert "--retry diverged" in again.stderr
+    assert "already done" in again.stderr
+    assert "step" not in again.stderr
+
+    # Asked to, only those are run again.
+    (tmp_path / "weights.pt").unlink()
+    mended = bench("run", config, "--out", out, "--retry", "timeout", "--only", "slow")
+    assert mended.returncode == 0, mended.stderr
+    assert _statuses(out)["slow"]["status"] == "done"
+
+
+def test_the_last_good_checkpoint_of_a_diverged_run_is_kept(tmp_path: Path) -> None:
+    recipe = {"lr": 1e-3, "epochs": 4, "checkpoint_every": 2, "lr_scheduler": "exponential", "lr_gamma": 1e12}
+    config = write_quick(tmp_path, [{**SMALL, "recipe": recipe}])
+    assert bench("run", config, "--out", tmp_path / "out").returncode == 1
+    assert _statuses(tmp_path / "out")["fine"]["status"] == "diverged"
+    from bench.train.checkpoint import load_checkpoint
+
+    (stage,) = (tmp_path / "out" / "stages").iterdir()
+    saved = load_checkpoint(stage)
+    assert saved is not None
+    assert all(bool(v.isfinite().all()) for v in saved["model"].values() if v.is_floating_point())
+
+
+def _start(config: Path, out: Path) -> subprocess.Popen[str]:
+    """``bench run`` until a training step has been seen to be checkpointed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", str(config), "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(out.glob("stages/*/checkpoint-*.pt")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("how", ["interrupt", "terminate", "group"])
+def test_signals_stop_cleanly_and_the_run_goes_on_later(tmp_path: Path, how: str) -> None:
+    config = write_quick(tmp_path, [{**SMALL, "recipe": {"epochs": 12}}], recipe={"checkpoint_every": 3})
+    out = tmp_path / "out"
+    process = _start(config, out)
+    signum = signal.SIGTERM if how == "terminate" else signal.SIGINT
+    if how == "group":  # what a terminal does: everyone in the foreground gets it
+        os.killpg(process.pid, signum)
+    else:
+        process.send_signal(signum)
+    began = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20  # a second or two where the machine is not busy
+    assert process.returncode == 128 + signum, error
+    assert "Traceback" not in error
+    assert _statuses(out)["fine"]["status"] == "interrupted"
+    again = bench("run", config, "--out", out)
+    assert again.returncode == 0, again.stderr
+    peace = bench("run", config, "--out", tmp_path / "peace")
+    assert peace.returncode == 0
+    assert fingerprints(out) == fingerprints(tmp_path / "peace")
+
+
+def test_a_killed_bench_takes_its_run_along_and_goes_on(tmp_path: Path) -> None:
+    config = write_quick(tmp_path, [{**SMALL, "recipe": {"epochs": 12}}], recipe={"checkpoint_every": 3})
+    out = tmp_path / "out"
+    process = _start(config, out)
+    process.kill()
+    process.communicate()
+    again = bench("run", config, "--out", out)
+    assert again.returncode == 0, again.stderr
+
+
+def test_two_in_one_folder(tmp_path: Path) -> None:
+    config = write_quick(tmp_path, [{**SMALL, "recipe": {"epochs": 40}}], recipe={"checkpoint_every": 3})
+    out = tmp_path / "out"
+    process = _start(config, out)
+    try:
+        second = bench("run", config, "--out", out)
+        assert second.returncode == 1
+        assert f"in use by process {process.pid}" in _one_line(second)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def test_a_worker_that_is_killed_is_a_failed_run(tmp_path: Path) -> None:
+    code = (
+        "import sys, os, signal, torch, runpy\n"
+        "step = torch.optim.SGD.step\n"
+        "def die(self, *a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "torch.optim.SGD.step = die\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, sys\nif 'bench.launch.worker' in ' '.join(sys.orig_argv):\n    exec({code!r})\n"
+    )
+    config = write_quick(tmp_path, [SMALL])
+    done = bench("run", config, "--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    status = _statuses(tmp_path / "out")["fine"]
+    assert status["status"] == "failed"
+    assert "SIGKILL" in status["reason"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    config = write_quick(tmp_path, [SMALL])
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    done = bench("run", config, "--out", locked / "out")
+    assert done.returncode == 2
+    assert "cannot write" in _one_line(done)
+
+
+def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    config = write_quick(tmp_path, [SMALL])
+    (tmp_path / "file").write_text("x")
+    done = bench("run", config, "--out", tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert "cannot write" in _one_line(done)
+
+
+def test_a_full_disk_is_said_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: a checkpoint does not fit."""
+    config = write_quick(tmp_path, [SMALL], recipe={"checkpoint_every": 1})
+    out = tmp_path / "out"
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+        "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", limited, "run", str(config), "--out", str(out)],
+                          capture_output=True, text=True, timeout=240, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    status = _statuses(out)["fine"]
+    assert status["status"] == "failed"
+    assert "cannot write" in status["reason"]
+    assert not list(out.rglob(".tmp-*"))
+    again = bench("run", config, "--out", out, "--retry", "failed")
+    assert again.returncode == 0, again.stderr
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """In the middle of an epoch, in a worker process."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for index in range(12):
+                pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / part / label / f"{index:02}.png")
+    bad = tmp_path / "data" / "train" / "b" / "07.png"
+    bad.write_bytes(bad.read_bytes()[:300])
+    config = write_quick(tmp_path, [SMALL], data={"name": "image_folder", "root": str(tmp_path / "data"), "val_size": 4})
+    text = config.read_text().replace("  train_subset: 192\n", "").replace("  test_subset: 64\n", "")
+    config.write_text(text)
+    recipe = ["--set", "recipe.batch_size=8", "--set", "recipe.workers=2", "--set", "recipe.train_crop_size=32",
+              "--set", "recipe.val_resize_size=36", "--set", "recipe.val_crop_size=32"]  # fmt: skip
+    done = bench("run", config, "--out", tmp_path / "out", *recipe)
+    assert done.returncode == 1, done.stderr
+    status = _statuses(tmp_path / "out")["fine"]
+    assert status["status"] == "failed"
+    assert str(bad) in status["reason"]
+    assert len(status["reason"].splitlines()) == 1
+
+
+def test_eval_only_trains_nothing(tmp_path: Path) -> None:
+    config = write_quick(tmp_path, [SMALL])
+    out = tmp_path / "out"
+    done = bench("run", config, "--out", out, "--eval-only")
+    assert done.returncode == 1
+    assert "not trained yet" in done.stderr
+    assert not (out / "stages").exists() or not list((out / "stages").iterdir())
+
+
+def test_a_method_that_is_not_built_right_is_a_failed_run(tmp_path: Path) -> None:
+    """A mistake in a plug-in: its traceback is kept in a file, the user sees one line."""
+    config = write_quick(tmp_path, [SMALL])
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'bench.launch.worker' in ' '.join(sys.orig_argv):\n"
+        "    import baselines.method as m\n    m.ResNetBaseline.loss = lambda *a: 1 / 0\n"
+    )
+    done = bench("run", config, "--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in _statuses(tmp_path / "out")["fine"]["reason"]
+    (trace,) = (tmp_path / "out").glob("runs/*/traceback.txt")
+    assert "ZeroDivisionError" in trace.read_text()
+
+
