@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.load import Loaded, load_config
-from bench.config.resolve import resolve
 from bench.launch.describe import resolved_yaml
+from bench.launch.preflight import plan_runs, require_data
 from bench.launch.session import Outcome, Session
 from bench.registry import method_class
 
@@ -37,7 +37,8 @@ def run(
     holds results.csv, summary.csv, plots and report.html. Raises ConfigError before anything is run.
     """
     loaded = config if isinstance(config, Loaded) else load_config(config)
-    specs = resolve(loaded)
+    specs = plan_runs(loaded)
+    require_data(loaded)
     folder = Path(out or loaded.comparison.out or Path("results") / loaded.comparison.name)
     session = Session(folder, retry=tuple(retry), fresh=fresh, isolate=isolate, quiet=quiet)
     return session.run(specs, loaded.comparison.title, resolved_yaml(loaded))

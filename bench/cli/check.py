@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.common import add_config_arguments, load, output_folder, require_data
+from bench.cli.common import add_config_arguments, load, output_folder
+from bench.launch.preflight import require_data
 
 NAME = "check"
 HELP = "find everything that can be known before training: keys, types, names, data, costs, memory"

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from bench.config.load import Loaded, load_config
-from bench.config.resolve import RunSpec, resolve
-from bench.errors import ConfigError
-from bench.registry import did_you_mean
+from bench.config.resolve import RunSpec
+from bench.launch.preflight import plan_runs
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,34 +28,12 @@ def load(options: argparse.Namespace) -> tuple[Loaded, list[RunSpec]]:
         options.file, settings=options.settings, only=options.only, device=options.device,
         data_root=options.data_root, out=options.out, seeds=options.seeds,
     )  # fmt: skip
-    _require_known_data(loaded)
-    return loaded, resolve(loaded)
-
-
-def _require_known_data(loaded: Loaded) -> None:
-    from bench.data.catalog import DATASETS
-
-    name = loaded.comparison.data.name
-    if name not in DATASETS:
-        raise ConfigError(f"data.name: unknown data set '{name}'{did_you_mean(name, DATASETS)}",
-                          where=str(loaded.origin("data", "name")))
+    return loaded, plan_runs(loaded)
 
 
 def output_folder(loaded: Loaded) -> Path:
     """Where the results of a comparison go."""
     return Path(loaded.comparison.out or Path("results") / loaded.comparison.name)
-
-
-def require_data(loaded: Loaded) -> None:
-    """ConfigError where files of the data set are missing (torch-free)."""
-    from bench.data.catalog import dataset_info, find_root, how_to_get, missing_files
-
-    data = loaded.comparison.data
-    missing = missing_files(data.name, find_root(data))
-    if missing and not data.download:
-        more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
-        raise ConfigError(f"data set '{data.name}': missing {', '.join(missing[:2])}{more}; "
-                          f"{how_to_get(dataset_info(data.name))}", where=str(loaded.origin("data", "name")))
 
 
 def _seeds(text: str) -> list[int]:

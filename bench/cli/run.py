@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 
-from bench.cli.common import add_config_arguments, load, output_folder, require_data
+from bench.cli.common import add_config_arguments, load, output_folder
+from bench.launch.preflight import require_data
 
 NAME = "run"
 HELP = "train, measure, compare and plot; what is already there is not done again"

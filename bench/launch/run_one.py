@@ -167,6 +167,7 @@ def _store(
         "torch": torch.__version__, "python": sys.version.split()[0], "device": device.type,
         "host_class": host_class(device.type), "status": "done", "reason": "",
     }  # fmt: skip
+    write_json_atomic(folder.path / "meta.json", meta)
     write_rows(folder.path / "rows.csv", make_rows(meta, records, cost, spec.evaluate))
 
 

@@ -1,0 +1,34 @@
+"""What is checked of every comparison before anything runs, beyond the file's own rules. Imports no torch."""
+
+from __future__ import annotations
+
+from bench.config.load import Loaded
+from bench.config.resolve import RunSpec, resolve
+from bench.data.catalog import DATASETS, dataset_info, find_root, how_to_get, missing_files
+from bench.errors import ConfigError
+from bench.evaluate.policies import check_policies
+from bench.registry import did_you_mean
+
+
+def plan_runs(loaded: Loaded) -> list[RunSpec]:
+    """The runs of a comparison, after its names have been checked: data set, policies, methods, options."""
+    name = loaded.comparison.data.name
+    if name not in DATASETS:
+        raise ConfigError(f"data.name: unknown data set '{name}'{did_you_mean(name, DATASETS)}",
+                          where=str(loaded.origin("data", "name")))  # fmt: skip
+    try:
+        check_policies(loaded.comparison.evaluate.policies, loaded.comparison.protocol)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=str(loaded.origin("evaluate", "policies"))) from None
+    return resolve(loaded)
+
+
+def require_data(loaded: Loaded) -> None:
+    """ConfigError where files of the data set are missing and are not to be fetched."""
+    data = loaded.comparison.data
+    missing = missing_files(data.name, find_root(data))
+    if missing and not data.download:
+        more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+        advice = how_to_get(dataset_info(data.name))
+        raise ConfigError(f"data set '{data.name}': missing {', '.join(missing[:2])}{more}; {advice}",
+                          where=str(loaded.origin("data", "name")))  # fmt: skip
