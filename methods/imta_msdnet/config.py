@@ -49,10 +49,10 @@ class IMTAMSDNetConfig(MethodConfig):
     exits: int = Field(5, ge=1, le=64, description="Number of exits, one per block.")
     step_mode: Literal["even", "lin_grow"] = Field(
         "lin_grow", description="Layers of block k = 1, 2, ... after the first: `step`, or step * k + 1.")
-    base: int = Field(1, ge=1, description="Layers of the first block.")
-    step: int = Field(1, ge=1, description="Layers of the later blocks; see step_mode.")
-    channels: int = Field(16, ge=1, description="Channels of the stem at a scale of growth factor 1.")
-    growth: int = Field(6, ge=1, description="Channels that a layer adds at a scale of growth factor 1.")
+    base: int = Field(1, ge=1, le=256, description="Layers of the first block.")
+    step: int = Field(1, ge=1, le=256, description="Layers of the later blocks; see step_mode.")
+    channels: int = Field(16, ge=1, le=4096, description="Channels of the stem at a scale of growth factor 1.")
+    growth: int = Field(6, ge=1, le=4096, description="Channels that a layer adds at a scale of growth factor 1.")
     growth_factor: tuple[int, ...] = Field(
         (1, 2, 4), min_length=1, max_length=8, description="Width of each scale, finest first; its length is "
         "the number of scales.")
@@ -117,8 +117,8 @@ class IMTAMSDNetConfig(MethodConfig):
     @field_validator("growth_factor", "bottleneck_factor")
     @classmethod
     def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(value, default=1) < 1:
-            raise ValueError("every factor must be at least 1")
+        if not all(1 <= factor <= 64 for factor in value):
+            raise ValueError("every factor must lie between 1 and 64")
         return value
 
     @model_validator(mode="after")

@@ -12,6 +12,9 @@ from typing import Literal
 
 Cell = tuple[int, int]
 
+#: Far above every published network (the deepest has 36); a slip in a file should not fill the memory.
+MAX_LAYERS = 1000
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -87,6 +90,8 @@ def plan_geometry(
     """Lay the network out. Raises ValueError where no network with these numbers exists."""
     sizes = [base] + [step if step_mode == "even" else step * k + 1 for k in range(1, exits)]
     depth, scales = sum(sizes), len(growth_factor)
+    if depth > MAX_LAYERS:
+        raise ValueError(f"{depth} layers are more than {MAX_LAYERS}; lower exits, base or step")
     if prune == "min" and depth + 1 < scales:
         raise ValueError(f"prune: min needs at least {scales - 1} layers for {scales} scales, not {depth}")
     interval = -(-depth // scales)
