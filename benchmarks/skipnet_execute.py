@@ -53,7 +53,7 @@ def mac_ratio(method: SkipNet, network: GatedResNet, table: CostTable, ran: Tens
     gating = sum(macs[f"gate{k}"] for k in range(gates)) + macs.get("control", 0) * gates
     ungated = sum(v for name, v in macs.items() if not name.startswith("gate") and name != "control")
     skippable = torch.tensor([macs[f"block{k + 1}"] for k in range(gates)], dtype=torch.float64)
-    left_out = float(((~ran).double() * skippable[:, None]).sum(0).mean())
+    left_out = float(((~ran.cpu()).double() * skippable[:, None]).sum(0).mean())
     return (ungated + gating - left_out) / ungated
 
 

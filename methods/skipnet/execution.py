@@ -9,48 +9,48 @@ mode batch statistics would come from other images than the dense form's.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.skipnet.gates import Choose
 from methods.skipnet.network import GatedResNet, State
 
 
 def run_compacted(network: GatedResNet, images: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
-    """Logits [B, classes] and which gated blocks ran, bool [T, B] on the CPU.
+    """Logits [B, classes] and which gated blocks ran, bool [T, B].
 
     choose must give bool actions. Raises ValueError for a network in training mode. Gradients are not
     recorded: outputs are written in place.
     """
     if network.training:
         raise ValueError("real skipping needs evaluation mode: call network.eval() first")
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return run_compacted(network, images, choose)
-    ran = torch.ones((len(network.gates), len(images)), dtype=torch.bool)
+    with torch.no_grad():
+        return _run(network, images, choose)
+
+
+def _run(network: GatedResNet, images: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
     x = network.stem(images)
     x = network.blocks[0](x, network.shortcut(0, x))
+    actions: list[Tensor] = []
     state: State | None = None
-    for k in range(len(network.blocks) - 1):
+    for k, block in enumerate(list(network.blocks)[1:]):
         if network.gates:
             z, state = network.read_gate(k, x, state)
-            x, ran[k] = _run_block(network, k + 1, x, choose(k, z))
+            actions.append(choose(k, z))
+            x = _run_block(block, x, network.shortcut(k + 1, x), actions[-1])
         else:
-            x = network.blocks[k + 1](x, network.shortcut(k + 1, x))
-    return network.head(x), ran
+            x = block(x, network.shortcut(k + 1, x))
+    nothing = torch.zeros((0, len(images)), dtype=torch.bool, device=x.device)
+    return network.head(x), torch.stack(actions) if actions else nothing
 
 
-def _run_block(network: GatedResNet, index: int, x: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """The output of one block for all images, and the action on the CPU (the only wait for the device)."""
-    block = network.blocks[index]
-    shortcut = network.shortcut(index, x)
-    on_host = action.cpu()
-    count = int(on_host.sum())
-    if count == 0:
-        return shortcut, on_host
-    if count == len(x):
-        return block(x, shortcut), on_host
-    rows = on_host.nonzero().squeeze(1).to(x.device, non_blocking=True)
+def _run_block(block: nn.Module, x: Tensor, shortcut: Tensor, action: Tensor) -> Tensor:
+    """The output of one block for all images."""
+    rows = action.nonzero().squeeze(1)  # the one wait for the device
+    if len(rows) == 0:
+        return shortcut
+    if len(rows) == len(x):
+        return block(x, shortcut)
     kept = x.index_select(0, rows)
     kept_shortcut = kept if shortcut is x else shortcut.index_select(0, rows)
     # x and the projection belong to this pass alone, so the result may be written over them.
-    return shortcut.index_copy_(0, rows, block(kept, kept_shortcut).to(shortcut.dtype)), on_host
+    return shortcut.index_copy_(0, rows, block(kept, kept_shortcut).to(shortcut.dtype))

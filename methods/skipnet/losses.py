@@ -49,10 +49,11 @@ def hybrid_loss(
 ) -> dict[str, Tensor]:
     """Mean cross-entropy plus the policy term of sampled gates: a scalar whose gradient is the update.
 
-    With actions a, probabilities pi of the actions taken and w = rl_weight:
+    With actions a, probabilities pi of the actions taken and w = rl_weight, it is the gradient of
     mean_b CE_b - w * sum_{b,t} G_{b,t} * log(pi_{b,t} + 1e-6), G detached. Sampled actions are constants of
     the step: cross-entropy reaches no gate. The policy term reaches gates and, through what they read, stem,
-    projections and the blocks that ran; never the classifier.
+    projections and the blocks that ran; never the classifier. Its value means nothing (only its gradient
+    does), so it is left out of the value of ``loss``, which is the mean cross-entropy.
     """
     routed = network.route(batch.images, sampled())
     ce = cross_entropy(routed.logits, batch.targets, label_smoothing=label_smoothing, reduction="none")
@@ -64,7 +65,7 @@ def hybrid_loss(
         policy = policy * (REFERENCE_BATCH / len(ce))
     mean_ce = ce.mean()
     return {
-        "loss": mean_ce + config.rl_weight * policy,
+        "loss": mean_ce + config.rl_weight * (policy - policy.detach()),
         "ce": mean_ce.detach(),
         "policy": policy.detach(),
         "return": gain.mean().detach(),

@@ -125,7 +125,7 @@ class SkipNet(Method):
         network = cast(GatedResNet, model)
         logits, ran = run_compacted(network, images, above(_threshold(plan, self.config)))
         taken = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        return Executed(logits, self._counts(network, ran.to(images.device)), taken)
+        return Executed(logits, self._counts(network, ran), taken)
 
     def _counts(self, network: GatedResNet, ran: Tensor) -> Tensor:
         """Which gated blocks ran, bool [T, B] -> how often each unit ran, [B, U], ordered as ``units``."""
