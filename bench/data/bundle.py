@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,8 @@ from bench.data.transforms import eval_transform, train_transform
 from bench.data.workers import WorkerEvalLoader, WorkerTrainLoader
 from bench.errors import DataError
 from bench.method import Batch
+
+log = logging.getLogger(__name__)
 
 
 class TrainLoader(Protocol):
@@ -156,11 +159,19 @@ def open_data(
     for source, part in zip(sources, ("training", "test")):
         if not len(source):
             raise DataError(f"the {part} part of {info.name} is empty")
-    found, expected = len(sources[0].class_names), config.num_classes or info.num_classes
-    if expected is not None and found != expected:
-        asked = "data.num_classes says" if config.num_classes else f"{info.name} has"
-        hint = "" if config.num_classes or not info.class_folders else (
-            f"; for a part of its classes say so with data.num_classes: {found}, or use name: image_folder")
-        raise DataError(f"{asked} {expected} classes, but there are {found}{hint}")
+    _check_classes(info, config.num_classes, len(sources[0].class_names))
     split = splits.make_split(config, sources[0].labels, sources[1].labels, protocol)
     return DataBundle(info, sources, split, config.mean or info.mean, config.std or info.std)
+
+
+def _check_classes(info: DatasetInfo, asked: int | None, found: int) -> None:
+    """DataError where the classes are not those asked for, or a known data set's. A folder may hold a part of a
+    known set's classes: that is another task, which the split's hash and a warning say."""
+    if asked is not None and found != asked:
+        raise DataError(f"data.num_classes says {asked} classes, but there are {found}")
+    if asked is not None or info.num_classes is None or found == info.num_classes:
+        return
+    if found > info.num_classes or not info.class_folders:
+        raise DataError(f"{info.name} has {info.num_classes} classes, but there are {found}")
+    log.warning("%s: %d of its %d classes are there; results are not comparable with those of the whole set",
+                info.name, found, info.num_classes)  # fmt: skip

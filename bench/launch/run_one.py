@@ -161,6 +161,8 @@ def _store(
         lines.append(path.read_text() if path.is_file() else "")
     write_text_atomic(folder.path / "metrics.jsonl", "".join(lines))
     meta = row_meta(spec)
+    if bundle.num_classes != (bundle.info.num_classes or bundle.num_classes):
+        meta["dataset"] = f"{spec.data.name} ({bundle.num_classes} classes)"
     meta |= {
         "split_hash": bundle.split_hash, "backbone": method.backbone(), "stage": stage.name,
         "capabilities": sorted(method.capabilities), "amp": stage.resolved.amp if stage.resolved else "off",
