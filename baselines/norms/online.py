@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.norms.online_function import OnlineNormFunction, Settings
+from baselines.norms.online_function import OnlineNormFunction
+from baselines.norms.online_math import Settings
 from baselines.norms.online_passes import wide_dtype
 
 
@@ -83,18 +84,12 @@ class _OnlineNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        if not self.training:
+        if not self.training or x.numel() == 0:
             return self._frozen(x)
         state = self.norm
-        if len(x) == 0:
-            return self._frozen(x)
-        z, m, var = OnlineNormFunction.apply(
+        return OnlineNormFunction.apply(
             x, self.weight, self.bias, state.m, state.var, state.u, state.v, *self.settings
         )
-        with torch.no_grad():
-            state.m.copy_(m)
-            state.var.copy_(var)
-        return z
 
     def _frozen(self, x: Tensor) -> Tensor:
         """Evaluation: the statistics stand still, the error compensation stays in force."""

@@ -1,108 +1,143 @@
-"""The four passes of online normalisation over a whole activation; everything else is [N, C].
+"""The passes of online normalisation over a whole activation; everything else is [N, C].
 
-    moments  x -> mean and variance of every sample and channel          1 read
-    apply    x -> (x - mu) / s * w + b                                   1 read, 1 write
-    sums     dz, x -> P * dz and the sums of dz and dz * y               2 reads, 1 write
-    combine  P * dz += Q * y + R                                         2 reads, 1 write
+    moments  x -> mean and variance over positions                       1 read
+    apply    x -> a * (x - mu) + b                                       1 read, 1 write
+    sums     dz, x -> means of dz * (x - mu) and of dz over positions    2 reads
+    combine  dz, x -> p * dz + a * (x - mu) + b                          2 reads, 1 write
 
-with y = (x - mu) / s, s = sqrt(var + eps), and a coefficient per sample and channel for everything else.
-``KernelPasses`` finds them inside torch's own normalisation kernels, on a view in which every sample and
-channel is a channel of its own, so that each is one vectorised kernel on the CPU. ``PlainPasses`` spells
-them out, for any device, memory format and dtype, and for torch.compile, which fuses them.
+with a mean mu and coefficients for every sample and channel. ``KernelPasses`` finds them inside torch's own
+kernels, on a view in which every sample and channel is a channel of its own, so that each is one or two
+vectorised kernels on the CPU. ``PlainPasses`` spells them out, for any device, memory format and dtype, and
+for torch.compile, which fuses them.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from baselines.norms.online_scan import Array
 
 aten = torch.ops.aten
 
 
 class Passes(Protocol):
-    """Tensors called mean, var, w, b, Q, R and the results of ``moments`` and ``sums`` are [N, C]."""
+    """x and dz are [N, C, ...] of one memory format; everything else is, or broadcasts to, [N, C]."""
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def small(self, tensor: Tensor, dtype: torch.dtype) -> Array:
+        """A tensor without positions in the form that these passes compute with."""
 
-    def apply(self, x: Tensor, mu: Tensor, var: Tensor, eps: float, w: Tensor, b: Tensor | None) -> Tensor: ...
+    def moments(self, x: Tensor) -> tuple[Array, Array]: ...
 
-    def sums(
-        self, dz: Tensor, x: Tensor, mu: Tensor, var: Tensor, eps: float, w: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
+    def apply(self, x: Tensor, mu: Array, a: Array, b: Array | None) -> Tensor: ...
 
-    def combine(
-        self, pdz: Tensor, x: Tensor, mu: Tensor, var: Tensor, eps: float, q: Tensor, r: Tensor
-    ) -> Tensor: ...
+    def sums(self, dz: Tensor, x: Tensor, mu: Array) -> tuple[Array, Array]: ...
+
+    def combine(self, dz: Tensor, x: Tensor, mu: Array, p: Array, a: Array, b: Array) -> Tensor: ...
 
 
 class KernelPasses:
-    """float32 and float64 on the CPU, contiguous."""
+    """float32 and float64 on the CPU, contiguous; computes with NumPy arrays beside the activation."""
+
+    #: Where the mean square is more than this many times the variance, E[x^2] - E[x]^2 loses digits.
+    far = 5.0
 
     @staticmethod
-    def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-        # Group norm's moments are the only fast ones that survive a mean far from zero (E[x^2] - E[x]^2 loses
-        # all digits there); its output is thrown away.
-        n, c = x.shape[:2]
-        rows = n * c
-        _, mean, rstd = aten.native_group_norm(_rows(x), None, None, 1, rows, x[0, 0].numel(), rows, 0.0)
-        return mean.view(n, c), rstd.pow(-2).view(n, c)
+    def small(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
+        if tensor.requires_grad:
+            tensor = tensor.detach()
+        return (tensor if tensor.dtype is dtype else tensor.to(dtype)).numpy()
+
+    @classmethod
+    def moments(cls, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        rows = x.view(x.shape[0] * x.shape[1], -1)
+        mean = rows.sum(1).numpy()
+        mean *= 1 / rows.shape[1]
+        square = torch.linalg.vector_norm(rows, dim=1).numpy()
+        square *= square
+        square *= 1 / rows.shape[1]
+        variance = square - mean * mean
+        doubtful = variance * cls.far < square
+        if doubtful.any():
+            cls._refine(rows, mean, variance, doubtful)
+        return mean.reshape(x.shape[:2]), variance.reshape(x.shape[:2])
 
     @staticmethod
-    def apply(x: Tensor, mu: Tensor, var: Tensor, eps: float, w: Tensor, b: Tensor | None) -> Tensor:
-        z = _batch_norm(x, mu, var, eps, w, b)
-        # a view made inside a custom Function could not be changed in place, and a ReLU wants to
-        return aten._unsafe_view(z, x.shape)
+    def _refine(rows: Tensor, mean: np.ndarray, variance: np.ndarray, doubtful: np.ndarray) -> None:
+        """Second pass over the rows whose mean lies far from zero, around that mean."""
+        index = np.flatnonzero(doubtful)
+        centred = rows[torch.from_numpy(index)].sub_(torch.from_numpy(mean[index])[:, None])
+        shift = centred.mean(1)
+        square = centred.square_().mean(1)
+        variance[index] = (square - shift * shift).clamp_min_(0).numpy()
+        mean[index] += shift.numpy()
 
     @staticmethod
-    def sums(
-        dz: Tensor, x: Tensor, mu: Tensor, var: Tensor, eps: float, w: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        pdz, sum_dzy, sum_dz = aten.native_batch_norm_backward(
-            _rows(dz), _rows(x), _flat(w), _flat(mu), _flat(var), None, None, False, eps, [True, True, True]
-        )
-        return pdz, sum_dzy.view_as(mu), sum_dz.view_as(mu)
+    def apply(x: Tensor, mu: np.ndarray, a: np.ndarray, b: np.ndarray | None) -> Tensor:
+        z = torch.empty_like(x)  # filled as a whole: a view made here could not be changed in place later
+        if b is not None and b.ndim == 1:
+            b = np.tile(b, x.shape[0])
+        _scale_shift(x, mu, a, b, out=z)
+        return z
 
     @staticmethod
-    def combine(pdz: Tensor, x: Tensor, mu: Tensor, var: Tensor, eps: float, q: Tensor, r: Tensor) -> Tensor:
-        return aten._unsafe_view(pdz.add_(_batch_norm(x, mu, var, eps, q, r)), x.shape)
+    def sums(dz: Tensor, x: Tensor, mu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = x.shape[0] * x.shape[1]
+        one = _ones(rows, x.dtype)
+        _, dzx, dz_ = aten.native_batch_norm_backward(
+            dz.view(1, rows, -1), x.view(1, rows, -1), None, _column(mu), one, None, None, False, 0.0,
+            [False, True, True],
+        )  # fmt: skip
+        size = rows / x.numel()
+        return dzx.numpy().reshape(mu.shape) * size, dz_.numpy().reshape(mu.shape) * size
+
+    @staticmethod
+    def combine(
+        dz: Tensor, x: Tensor, mu: np.ndarray, p: np.ndarray, a: np.ndarray, b: np.ndarray
+    ) -> Tensor:
+        dx = torch.empty_like(x)
+        _scale_shift(x, mu, a, b, out=dx)
+        rows = x.shape[0] * x.shape[1]
+        # one factor that is constant along the row, as the second one here, is what addcmul vectorises
+        dx.view(rows, -1).addcmul_(dz.view(rows, -1), _column(p)[:, None])
+        return dx
 
 
 class PlainPasses:
     """Elementary operations; half-precision activations are computed with in float32 and rounded once."""
 
     @staticmethod
+    def small(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        return tensor.to(dtype)
+
+    @staticmethod
     def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-        dims = tuple(range(2, x.dim()))
+        dims = _positions(x)
         wide = x.to(wide_dtype(x.dtype))
         if not dims:
             return wide, torch.zeros_like(wide)
-        var, mean = torch.var_mean(wide, dim=dims, correction=0)
-        return mean, var
+        variance, mean = torch.var_mean(wide, dim=dims, correction=0)
+        return mean, variance
 
     @staticmethod
-    def apply(x: Tensor, mu: Tensor, var: Tensor, eps: float, w: Tensor, b: Tensor | None) -> Tensor:
-        a = w * (var + eps).rsqrt()
+    def apply(x: Tensor, mu: Tensor, a: Tensor, b: Tensor | None) -> Tensor:
         z = (x - _over(mu, x)) * _over(a, x)
         return (z if b is None else z + _over(b, x)).to(x.dtype)
 
     @staticmethod
-    def sums(
-        dz: Tensor, x: Tensor, mu: Tensor, var: Tensor, eps: float, w: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        dims = tuple(range(2, x.dim()))
-        inv = (var + eps).rsqrt()
+    def sums(dz: Tensor, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        dims = _positions(x)
         wide = dz.to(mu.dtype)
-        dzx = wide * (x - _over(mu, x))
-        if dims:
-            return wide * _over(w * inv, x), dzx.sum(dims) * inv, wide.sum(dims)
-        return wide * w * inv, dzx * inv, wide
+        product = wide * (x - _over(mu, x))
+        return (product.mean(dims), wide.mean(dims)) if dims else (product, wide)
 
     @staticmethod
-    def combine(pdz: Tensor, x: Tensor, mu: Tensor, var: Tensor, eps: float, q: Tensor, r: Tensor) -> Tensor:
-        a = q * (var + eps).rsqrt()
-        return (pdz + (x - _over(mu, x)) * _over(a, x) + _over(r, x)).to(x.dtype)
+    def combine(dz: Tensor, x: Tensor, mu: Tensor, p: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return (dz * _over(p, x) + (x - _over(mu, x)) * _over(a, x) + _over(b, x)).to(x.dtype)
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -117,23 +152,36 @@ def choose_passes(x: Tensor) -> type[KernelPasses] | type[PlainPasses]:
         and x.dtype in (torch.float32, torch.float64)
         and x.dim() > 2
         and x.is_contiguous()
-        and x.numel() > 0
+        and type(x) in (Tensor, nn.Parameter)  # not a fake or a functional one
         and not torch.compiler.is_compiling()
     )
     return KernelPasses if kernel else PlainPasses
 
 
-def _rows(x: Tensor) -> Tensor:
-    return x.view(1, x.shape[0] * x.shape[1], -1)
-
-
-def _flat(coefficients: Tensor | None) -> Tensor | None:
-    return None if coefficients is None else coefficients.reshape(-1)
-
-
-def _batch_norm(x: Tensor, mu: Tensor, var: Tensor, eps: float, w: Tensor, b: Tensor | None) -> Tensor:
-    return torch.batch_norm(_rows(x), _flat(w), _flat(b), _flat(mu), _flat(var), False, 0.0, eps, False)
+def _positions(x: Tensor) -> tuple[int, ...]:
+    return tuple(range(2, x.dim()))
 
 
 def _over(coefficients: Tensor, x: Tensor) -> Tensor:
+    """[N, C] or [C] as a factor of [N, C, ...]."""
     return coefficients.view(coefficients.shape + (1,) * (x.dim() - 2))
+
+
+def _column(coefficients: np.ndarray) -> Tensor:
+    return torch.from_numpy(coefficients.reshape(-1))
+
+
+@lru_cache(maxsize=32)
+def _ones(length: int, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.ones(length, dtype=dtype)
+
+
+def _scale_shift(x: Tensor, mu: np.ndarray, a: np.ndarray, b: np.ndarray | None, out: Tensor) -> None:
+    """a * (x - mu) + b as batch norm in evaluation, whose running variance is 1."""
+    rows = x.shape[0] * x.shape[1]
+    nothing = torch.empty(0, dtype=x.dtype)
+    torch.native_batch_norm(
+        x.view(1, rows, -1), _column(a), None if b is None else _column(b), _column(mu), _ones(rows, x.dtype),
+        False, 0.0, 0.0, out=(out.view(1, rows, -1), nothing, nothing),
+    )  # fmt: skip
