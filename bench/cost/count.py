@@ -8,9 +8,6 @@ that the trace dropped, so a disagreement means that one of the two is blind and
 
 from __future__ import annotations
 
-import copy
-import logging
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.cost.opaque import COLUMNS, ModuleCosts, tensors_in
+from bench.cost.copies import copy_with, quietly, tensors_in
+from bench.cost.opaque import COLUMNS, ModuleCosts
 from bench.cost.opcall import OpCall
 from bench.cost.rules import RULES, find_rule
 from bench.errors import CostError
 
-with warnings.catch_warnings():
+with quietly():
     # fvcore scripts a function while it is imported; torch announces the end of TorchScript each time
-    warnings.simplefilter("ignore")
     from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS as FVCORE_HANDLES
     from fvcore.nn.jit_analysis import JitModelAnalysis
 
@@ -193,11 +190,8 @@ def _surroundings(name: str) -> Iterator[None]:
     """No gradients, no fused attention in evaluation mode, no drawn random numbers, no talk of TorchScript."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    logger = logging.getLogger("torch.jit")
-    disabled, logger.disabled = logger.disabled, True
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), quietly("torch.jit"):
             yield
     except CostError as error:
         message = str(error)
@@ -206,7 +200,6 @@ def _surroundings(name: str) -> Iterator[None]:
         raise CostError(f"unit '{name}': cannot be counted by itself ({_first_line(error)})") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-        logger.disabled = disabled
 
 
 def _first_line(error: Exception) -> str:
@@ -219,22 +212,12 @@ def _first_line(error: Exception) -> str:
 def _copy_to(module: nn.Module, device: str) -> nn.Module:
     """The module in evaluation mode on another device. Parameters that lie there already are shared, not
     copied: nothing is trained here."""
-    memo: dict[int, Any] = {}
-    for part in module.modules():
-        for tensor in tensors_in(list(vars(part).values())):
-            if id(tensor) not in memo:
-                memo[id(tensor)] = _move(tensor, device)
-    return copy.deepcopy(module, memo).eval()
 
+    def place(tensor: Tensor) -> Tensor:
+        shared = isinstance(tensor, nn.Parameter) and tensor.device.type == device
+        return tensor if shared else _placed(tensor, device)
 
-def _move(tensor: Tensor, device: str) -> Tensor:
-    if nn.parameter.is_lazy(tensor):
-        raise CostError("has lazy parameters that no data has reached yet; run it once before counting")
-    if isinstance(tensor, nn.Parameter):
-        if tensor.device.type == device:
-            return tensor
-        return nn.Parameter(_placed(tensor, device), requires_grad=tensor.requires_grad)
-    return _placed(tensor, device)
+    return copy_with(module, place).eval()
 
 
 def _placed(tensor: Tensor, device: str) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from bench.cost.copies import copy_with, quietly
 from bench.errors import CostError
 from bench.method import Batch
 
@@ -35,50 +36,52 @@ def estimate_memory(method: Method, stage: Stage, recipe: Recipe) -> dict[str, i
     Raises CostError where the step fails both ways.
     """
     stage = stage.resolve(recipe)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quietly("torch._subclasses.fake_tensor"):
         try:
-            return _estimate(method, stage, recipe, fake=True)
-        except Exception:  # fake tensors refuse in many ways; what is wrong with the step shows below
+            model = _build(method, stage)
             try:
-                return _estimate(method, stage, recipe, fake=False)
-            except Exception as error:
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-                raise CostError(f"stage '{stage.name}': no training step to measure ({reason})") from error
-
-
-def _estimate(method: Method, stage: Stage, recipe: Recipe, *, fake: bool) -> dict[str, int]:
-    with FakeTensorMode() if fake else nullcontext():
-        model = _build(method, stage)
-        for name, parameter in model.named_parameters():
-            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.trains):
-                parameter.requires_grad_(False)
-        model.train()
-        method.set_mode(model, stage)
-        small = _saved_by_step(method, model, stage, recipe, SMALL)
-        large = _saved_by_step(method, model, stage, recipe, LARGE)
-        trained = _bytes(p for p in model.parameters() if p.requires_grad)
-        everything = [*model.parameters(), *model.buffers()]
-        estimate = {
-            "parameters": _bytes(everything),
-            "gradients": trained,
-            "optimizer": trained * _states(recipe),
-            "ema": _bytes(t for t in everything if t.is_floating_point()) if recipe.model_ema else 0,
-            "activations": max(0, small + (large - small) * (recipe.batch_size - SMALL) // (LARGE - SMALL)),
-        }
+                small, large = _without_data(method, model, stage, recipe)
+            except Exception:  # fake tensors refuse in many ways; what is wrong with the step itself shows below
+                small, large = (_saved_by_step(method, model, stage, recipe, size) for size in (SMALL, LARGE))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            raise CostError(f"stage '{stage.name}': no training step to measure ({reason})") from error
+    trained = _bytes(p for p in model.parameters() if p.requires_grad)
+    everything = [*model.parameters(), *model.buffers()]
+    estimate = {
+        "parameters": _bytes(everything),
+        "gradients": trained,
+        "optimizer": trained * _states(recipe),
+        "ema": _bytes(t for t in everything if t.is_floating_point()) if recipe.model_ema else 0,
+        "activations": max(0, small + (large - small) * (recipe.batch_size - SMALL) // (LARGE - SMALL)),
+    }
     return {**estimate, "total": sum(estimate.values())}
 
 
 def _build(method: Method, stage: Stage) -> nn.Module:
-    """The network as the stage starts, with untrained ones for the stages before it."""
+    """The network as the stage starts, in training mode, with untrained ones for the stages before it."""
     model = method.build(stage)
     previous = None
     if stage.start_from is not None:
         before = next((s for s in method.stages() if s.name == stage.start_from), None)
         if before is None:
-            raise CostError(f"stage '{stage.name}' starts from '{stage.start_from}', which is no stage")
+            raise CostError(f"it starts from '{stage.start_from}', which is no stage")
         previous = _build(method, before)
     method.prepare(model, stage, previous)
+    for name, parameter in model.named_parameters():
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.trains):
+            parameter.requires_grad_(False)
+    model.train()
+    method.set_mode(model, stage)
     return model
+
+
+def _without_data(method: Method, model: nn.Module, stage: Stage, recipe: Recipe) -> tuple[int, int]:
+    """Both sizes on fake tensors. The network is built outside: torch crashes where one is copied inside."""
+    with FakeTensorMode():
+        fake = copy_with(model, lambda t: torch.empty_strided(t.size(), t.stride(), dtype=t.dtype))
+        small, large = (_saved_by_step(method, fake, stage, recipe, size) for size in (SMALL, LARGE))
+    return small, large
 
 
 def _states(recipe: Recipe) -> int:

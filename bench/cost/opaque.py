@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.cost.copies import tensors_in
 from bench.errors import CostError
 
-__all__ = ["COLUMNS", "ModuleCosts", "register_module_cost", "tensors_in"]
+__all__ = ["COLUMNS", "ModuleCosts", "register_module_cost"]
 
 #: The integer columns that a count has.
 COLUMNS = ("macs", "macs_elementwise", "macs_fvcore")
@@ -123,21 +124,6 @@ def _untraced() -> Iterator[None]:
 
 def _rule_for(module: nn.Module) -> ModuleCost | None:
     return next((MODULE_COSTS[kind] for kind in type(module).__mro__ if kind in MODULE_COSTS), None)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor inside nested lists, tuples, dicts and plain objects with fields, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from tensors_in(item)
-    elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        for name in value.__dataclass_fields__:
-            yield from tensors_in(getattr(value, name))
 
 
 def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

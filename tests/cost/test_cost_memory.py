@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from cost_method import SmallMethod
@@ -100,6 +102,26 @@ def test_nothing_is_drawn_from_the_callers_generator() -> None:
     before = torch.get_rng_state()
     estimate_memory(method, method.stages()[1], Recipe())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Copying(SmallMethod):
+    """Copies of parts are made while a network is built; torch crashes where that is done on fake tensors."""
+
+    def build(self, stage: Stage) -> nn.Module:
+        model = super().build(stage)
+        model.gate = copy.deepcopy(model.again)
+        return model
+
+    def prepare(self, model: nn.Module, stage: Stage, previous: nn.Module | None) -> None:
+        model.gate = copy.deepcopy(model.gate)
+
+
+def test_a_network_that_copies_its_parts() -> None:
+    method = Copying()
+    plain = SmallMethod()
+    wanted = estimate_memory(plain, plain.stages()[0], Recipe())["activations"]
+    assert estimate_memory(method, method.stages()[1], Recipe())["parameters"] > 0
+    assert estimate_memory(method, method.stages()[0], Recipe())["activations"] == wanted
 
 
 class Broken(SmallMethod):
