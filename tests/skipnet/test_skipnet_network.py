@@ -206,7 +206,9 @@ def shapes_seen(network: GatedResNet, images: Tensor) -> dict[nn.Module, list[tu
     seen: dict[nn.Module, list[tuple[int, ...]]] = {}
     for module in network.modules():
         module.register_forward_hook(
-            lambda module, inputs, output: seen.update({module: [tuple(x.shape) for x in inputs]})
+            lambda module, inputs, output: seen.update(
+                {module: [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]}
+            )
         )
     with torch.no_grad():
         network(images)
