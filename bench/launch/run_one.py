@@ -25,7 +25,7 @@ from bench.method import Method, Stage
 from bench.registry import method_class
 from bench.train.seeds import derive_seed, seed_everything
 from bench.train.watch import Interrupted, TimeIsUp, Watch
-from bench.train.world import World, join_world
+from bench.train.world import World, join_world, lost_a_process
 
 
 def execute_run(
@@ -43,30 +43,36 @@ def execute_run(
         if world.size > 1 and device.type == "cuda":
             device = torch.device("cuda", world.local_rank)
         if world.is_main:
+            (folder.path / "traceback.txt").unlink(missing_ok=True)
             folder.set_status("running", started_at=started, torch=torch.__version__, processes=world.size,
                               python=sys.version.split()[0], host_class=host_class(device.type))  # fmt: skip
         facts = _run(spec, folder, device, world, watch, quiet)
     except Exception as error:
-        status = _status_of(error)
-        if world.is_main:
-            if status == "failed" and not isinstance(error, BenchError):
-                _try_to_write(folder.path / "traceback.txt", traceback.format_exc())
-            _try_to_set(folder, status, one_line(error), wall_s=round(time.monotonic() - clock, 1))
+        status, reason = _status_of(error, world), one_line(error)
+        if status == "interrupted" and not isinstance(error, Interrupted):
+            reason = "another process of this run ended"
+            time.sleep(2.0)  # it may have stored why
+        if status == "failed" and not isinstance(error, BenchError):
+            _try_to_write(folder.path / "traceback.txt", traceback.format_exc())
+        if world.size == 1 or folder.status["status"] in ("running", "pending"):  # the first error says how it ended
+            _try_to_set(folder, status, reason, wall_s=round(time.monotonic() - clock, 1))
         if isinstance(error, Interrupted) or world.size > 1:
             raise
-        return {"status": status, "reason": one_line(error)}
+        return {"status": status, "reason": reason}
     if world.is_main:
         facts["wall_s"] = round(time.monotonic() - clock, 1)
         return folder.set_status("done", **facts)
     return {"status": "done", "reason": None}
 
 
-def _status_of(error: Exception) -> str:
+def _status_of(error: Exception, world: World) -> str:
     if isinstance(error, Interrupted):
         return "interrupted"
     if isinstance(error, TimeIsUp):
         return "timeout"
-    return "diverged" if isinstance(error, Diverged) else "failed"
+    if isinstance(error, Diverged):
+        return "diverged"
+    return "interrupted" if world.size > 1 and lost_a_process(error) else "failed"
 
 
 def _try_to_set(folder: RunFolder, status: str, reason: str, **more: Any) -> None:

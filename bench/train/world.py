@@ -1,4 +1,4 @@
-"""The processes that train one run together. One process is the ordinary case and needs no torch.distributed."""
+"""The processes that train one run together. One process is the ordinary case."""
 
 from __future__ import annotations
 
@@ -74,6 +74,14 @@ def join_world(device: str) -> World:
             torch.cuda.set_device(world.local_rank)
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30))
     return world
+
+
+def lost_a_process(error: Exception) -> bool:
+    """Whether an error is another process's end, noticed in the middle of talking to it."""
+    if isinstance(error, getattr(dist, "DistError", ())):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(w in words for w in ("gloo", "NCCL", "Connection closed"))
 
 
 def leave_world() -> None:
