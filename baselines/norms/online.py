@@ -49,8 +49,11 @@ class StreamState(nn.Module):
         return self
 
 
-class _OnlineNorm(nn.Module):
-    """What the two classes share; they differ in the shapes that they take."""
+class OnlineNormBase(nn.Module):
+    """What the classes share; they differ in the shapes that they take."""
+
+    #: Weight decay of normalisation parameters applies (``norm_weight_decay`` of a recipe).
+    is_normalisation = True
 
     def __init__(
         self,
@@ -95,8 +98,9 @@ class _OnlineNorm(nn.Module):
         """Evaluation: the statistics stand still, the error compensation stays in force."""
         _, _, eps, ecm, clamp_val, ls_eps = self.settings
         dtype = wide_dtype(x.dtype)
-        rest = [t if t is None else t.to(dtype) for t in (self.norm.m, self.norm.var, self.weight, self.bias)]
-        z = F.batch_norm(x, *rest, training=False, eps=eps)
+        m, var = self.norm.m.to(dtype), self.norm.var.to(dtype)
+        weight, bias = (None if t is None else t.to(dtype) for t in (self.weight, self.bias))
+        z = F.batch_norm(x, m, var, weight, bias, training=False, eps=eps)
         if ecm == "ac":
             return F.hardtanh(z, -clamp_val, clamp_val)
         if ecm == "ls":
@@ -114,7 +118,7 @@ class _OnlineNorm(nn.Module):
         return f"{self.num_features}, afwd={afwd}, abkw={abkw}, eps={eps}, ecm={ecm}{extra}, affine={affine}"
 
 
-class OnlineNorm2d(_OnlineNorm):
+class OnlineNorm2d(OnlineNormBase):
     """Online normalisation of [N, C, H, W]."""
 
     def _check(self, x: Tensor) -> None:
@@ -122,7 +126,7 @@ class OnlineNorm2d(_OnlineNorm):
             raise ValueError(f"expected an input of shape [N, {self.num_features}, H, W], not {list(x.shape)}")
 
 
-class OnlineNorm1d(_OnlineNorm):
+class OnlineNorm1d(OnlineNormBase):
     """Online normalisation of [N, C]."""
 
     def _check(self, x: Tensor) -> None:

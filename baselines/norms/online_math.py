@@ -56,7 +56,8 @@ class Kept(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: Array, scale: Array | None) -> Kept:
-        return cls(*packed, scale)
+        mu, inv, y_mean, y_var = packed
+        return cls(mu, inv, y_mean, y_var, scale)
 
 
 def track(

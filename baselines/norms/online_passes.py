@@ -13,8 +13,8 @@ for torch.compile, which fuses them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,35 +25,38 @@ from baselines.norms.online_scan import Array
 aten = torch.ops.aten
 
 
-class Passes(Protocol):
+class Passes(ABC):
     """x and dz are [N, C, ...] of one memory format; everything else is, or broadcasts to, [N, C]."""
 
+    @abstractmethod
     def small(self, tensor: Tensor, dtype: torch.dtype) -> Array:
         """A tensor without positions in the form that these passes compute with."""
 
+    @abstractmethod
     def moments(self, x: Tensor) -> tuple[Array, Array]: ...
 
+    @abstractmethod
     def apply(self, x: Tensor, mu: Array, a: Array, b: Array | None) -> Tensor: ...
 
+    @abstractmethod
     def sums(self, dz: Tensor, x: Tensor, mu: Array) -> tuple[Array, Array]: ...
 
+    @abstractmethod
     def combine(self, dz: Tensor, x: Tensor, mu: Array, p: Array, a: Array, b: Array) -> Tensor: ...
 
 
-class KernelPasses:
+class KernelPasses(Passes):
     """float32 and float64 on the CPU, contiguous; computes with NumPy arrays beside the activation."""
 
     #: Where the mean square is more than this many times the variance, E[x^2] - E[x]^2 loses digits.
     far = 5.0
 
-    @staticmethod
-    def small(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
+    def small(self, tensor: Tensor, dtype: torch.dtype) -> Array:
         if tensor.requires_grad:
             tensor = tensor.detach()
         return (tensor if tensor.dtype is dtype else tensor.to(dtype)).numpy()
 
-    @classmethod
-    def moments(cls, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self, x: Tensor) -> tuple[Array, Array]:
         rows = x.view(x.shape[0] * x.shape[1], -1)
         mean = rows.sum(1).numpy()
         mean *= 1 / rows.shape[1]
@@ -61,13 +64,12 @@ class KernelPasses:
         square *= square
         square *= 1 / rows.shape[1]
         variance = square - mean * mean
-        doubtful = variance * cls.far < square
+        doubtful = variance * self.far < square
         if doubtful.any():
-            cls._refine(rows, mean, variance, doubtful)
+            self._refine(rows, mean, variance, doubtful)
         return mean.reshape(x.shape[:2]), variance.reshape(x.shape[:2])
 
-    @staticmethod
-    def _refine(rows: Tensor, mean: np.ndarray, variance: np.ndarray, doubtful: np.ndarray) -> None:
+    def _refine(self, rows: Tensor, mean: np.ndarray, variance: np.ndarray, doubtful: np.ndarray) -> None:
         """Second pass over the rows whose mean lies far from zero, around that mean."""
         index = np.flatnonzero(doubtful)
         centred = rows[torch.from_numpy(index)].sub_(torch.from_numpy(mean[index])[:, None])
@@ -76,16 +78,14 @@ class KernelPasses:
         variance[index] = (square - shift * shift).clamp_min_(0).numpy()
         mean[index] += shift.numpy()
 
-    @staticmethod
-    def apply(x: Tensor, mu: np.ndarray, a: np.ndarray, b: np.ndarray | None) -> Tensor:
+    def apply(self, x: Tensor, mu: Array, a: Array, b: Array | None) -> Tensor:
         z = torch.empty_like(x)  # filled as a whole: a view made here could not be changed in place later
         if b is not None and b.ndim == 1:
             b = np.tile(b, x.shape[0])
         _scale_shift(x, mu, a, b, out=z)
         return z
 
-    @staticmethod
-    def sums(dz: Tensor, x: Tensor, mu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def sums(self, dz: Tensor, x: Tensor, mu: Array) -> tuple[Array, Array]:
         rows = x.shape[0] * x.shape[1]
         one = _ones(rows, x.dtype)
         _, dzx, dz_ = aten.native_batch_norm_backward(
@@ -95,10 +95,7 @@ class KernelPasses:
         size = rows / x.numel()
         return dzx.numpy().reshape(mu.shape) * size, dz_.numpy().reshape(mu.shape) * size
 
-    @staticmethod
-    def combine(
-        dz: Tensor, x: Tensor, mu: np.ndarray, p: np.ndarray, a: np.ndarray, b: np.ndarray
-    ) -> Tensor:
+    def combine(self, dz: Tensor, x: Tensor, mu: Array, p: Array, a: Array, b: Array) -> Tensor:
         dx = torch.empty_like(x)
         _scale_shift(x, mu, a, b, out=dx)
         rows = x.shape[0] * x.shape[1]
@@ -107,37 +104,61 @@ class KernelPasses:
         return dx
 
 
-class PlainPasses:
-    """Elementary operations; half-precision activations are computed with in float32 and rounded once."""
+class PlainPasses(Passes):
+    """Elementary operations; half-precision activations are computed with in float32."""
 
-    @staticmethod
-    def small(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    def small(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return tensor.to(dtype)
 
-    @staticmethod
-    def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         dims = _positions(x)
         wide = x.to(wide_dtype(x.dtype))
         if not dims:
             return wide, torch.zeros_like(wide)
-        variance, mean = torch.var_mean(wide, dim=dims, correction=0)
-        return mean, variance
+        if torch.compiler.is_compiling():
+            variance, mean = torch.var_mean(wide, dim=dims, correction=0)
+            return mean, variance
+        mean = wide.mean(dims)  # two passes are several times as fast as var_mean where nothing fuses it
+        return mean, (wide - _over(mean, x)).square_().mean(dims)
 
-    @staticmethod
-    def apply(x: Tensor, mu: Tensor, a: Tensor, b: Tensor | None) -> Tensor:
-        z = (x - _over(mu, x)) * _over(a, x)
-        return (z if b is None else z + _over(b, x)).to(x.dtype)
+    def apply(self, x: Tensor, mu: Tensor, a: Tensor, b: Tensor | None) -> Tensor:
+        shift = -a * mu if b is None else b - a * mu
+        return torch.addcmul(_over(shift, x), x.to(mu.dtype), _over(a, x)).to(x.dtype)
 
-    @staticmethod
-    def sums(dz: Tensor, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+    def sums(self, dz: Tensor, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         dims = _positions(x)
         wide = dz.to(mu.dtype)
-        product = wide * (x - _over(mu, x))
+        product = (x - _over(mu, x)) * wide
         return (product.mean(dims), wide.mean(dims)) if dims else (product, wide)
 
-    @staticmethod
-    def combine(dz: Tensor, x: Tensor, mu: Tensor, p: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return (dz * _over(p, x) + (x - _over(mu, x)) * _over(a, x) + _over(b, x)).to(x.dtype)
+    def combine(self, dz: Tensor, x: Tensor, mu: Tensor, p: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        dx = torch.addcmul(_over(b - a * mu, x), x.to(mu.dtype), _over(a, x))
+        return dx.addcmul_(dz.to(mu.dtype), _over(p, x)).to(x.dtype)
+
+
+class ArrayPasses(Passes):
+    """``PlainPasses`` for the CPU: [N, C] is computed with in NumPy, as by ``KernelPasses``."""
+
+    def small(self, tensor: Tensor, dtype: torch.dtype) -> Array:
+        return _KERNEL.small(tensor, dtype)
+
+    def moments(self, x: Tensor) -> tuple[Array, Array]:
+        mean, variance = _PLAIN.moments(x)
+        return mean.numpy(), variance.numpy()
+
+    def apply(self, x: Tensor, mu: Array, a: Array, b: Array | None) -> Tensor:
+        return _PLAIN.apply(x, torch.from_numpy(mu), torch.from_numpy(a), None if b is None else torch.from_numpy(b))
+
+    def sums(self, dz: Tensor, x: Tensor, mu: Array) -> tuple[Array, Array]:
+        dzx, dz_ = _PLAIN.sums(dz, x, torch.from_numpy(mu))
+        return dzx.numpy(), dz_.numpy()
+
+    def combine(self, dz: Tensor, x: Tensor, mu: Array, p: Array, a: Array, b: Array) -> Tensor:
+        coefficients = (torch.from_numpy(array) for array in (mu, p, a, b))
+        return _PLAIN.combine(dz, x, *coefficients)
+
+
+_KERNEL, _PLAIN, _ARRAY = KernelPasses(), PlainPasses(), ArrayPasses()
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -145,17 +166,13 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def choose_passes(x: Tensor) -> type[KernelPasses] | type[PlainPasses]:
+def choose_passes(x: Tensor) -> Passes:
     """The fastest passes for this activation that keep its memory format."""
-    kernel = (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and x.dim() > 2
-        and x.is_contiguous()
-        and type(x) in (Tensor, nn.Parameter)  # not a fake or a functional one
-        and not torch.compiler.is_compiling()
-    )
-    return KernelPasses if kernel else PlainPasses
+    # fake and functional tensors, as of torch.compile and of memory estimates, have no values for NumPy
+    if x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling():
+        return _PLAIN
+    kernel = x.dtype in (torch.float32, torch.float64) and x.dim() > 2 and x.is_contiguous()
+    return _KERNEL if kernel else _ARRAY
 
 
 def _positions(x: Tensor) -> tuple[int, ...]:
