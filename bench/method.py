@@ -124,7 +124,7 @@ class Method(ABC):
         return {}
 
     def backbone(self) -> str:
-        """A short name of the network for tables: 'resnet20', 'msdnet-5x lin_grow', ..."""
+        """A short name of the network for tables: 'resnet20', 'resnet110-b', ..."""
         return type(self).__name__.lower()
 
     def stages(self) -> Sequence[Stage]:
