@@ -87,11 +87,17 @@ def _read(path: Path, above: tuple[Path, ...]) -> Node:
     base = Node({}, tree.origin)
     for name in _paths(tree, "extends"):
         base = merge(base, _read(_beside(path, name, tree.origin_of(("extends",))), chain))
+    own = Node({k: node for k, node in tree.value.items() if k not in ("extends", "include")}, tree.origin)
+    first = [*_run_names(base), *_run_names(own)]  # what is included comes after the file's own runs
     for pattern in _paths(tree, "include"):
         for fragment in _matches(path, pattern, tree.origin_of(("include",))):
             base = merge(base, _read(fragment, chain))
-    own = {key: node for key, node in tree.value.items() if key not in ("extends", "include")}
-    return merge(base, Node(own, tree.origin))
+    merged = merge(base, own)
+    runs = merged.value.get("runs")
+    if runs is not None and isinstance(runs.value, list):
+        place = {name: index for index, name in enumerate(dict.fromkeys(first))}
+        runs.value = sorted(runs.value, key=lambda run: place.get(_run_name(run), len(place)))
+    return merged
 
 
 def _paths(tree: Node, key: str) -> list[str]:
@@ -150,6 +156,11 @@ def _merge_runs(base: Node, over: Node) -> Node:
         else:
             runs.append(run)
     return Node(runs, over.origin)
+
+
+def _run_names(tree: Node) -> list[str | None]:
+    runs = tree.value.get("runs")
+    return [_run_name(run) for run in runs.value] if runs is not None and isinstance(runs.value, list) else []
 
 
 def _run_name(run: Node) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DISTANCES = (5.0, 9.0, 15.0, 23.0, 33.0, 45.0)  # points from the anchor
+_DISTANCES = (8.0, 12.0, 17.0, 24.0, 33.0, 45.0)  # points from the anchor
 _ANGLES = (0, 45, -45, 90, -90, 135, -135, 180, 20, -20, 160, -160, 70, -70, 110, -110)  # degrees; right first
 _ROUNDS = 6
 

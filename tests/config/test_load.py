@@ -65,10 +65,10 @@ def test_extends_and_include(base: Path, tmp_path: Path) -> None:
     child = tmp_path / "child.yaml"
     child.write_text(
         "extends: base.yaml\ninclude: ['parts/*.yaml', 'none/*.yaml']\nname: child\n"
-        "runs:\n  - {name: a, options: {depth: 26}}\n"
+        "runs:\n  - {name: d, method: resnet, options: {depth: 32}}\n  - {name: a, options: {depth: 26}}\n"
     )
     loaded = load_config(child)
-    assert [run.name for run in loaded.comparison.runs] == ["a", "b.2", "c"]
+    assert [run.name for run in loaded.comparison.runs] == ["a", "b.2", "d", "c"]
     assert loaded.comparison.runs[0].options == {"depth": 26}
     assert loaded.comparison.runs[0].recipe == {"lr_scheduler": "cosine"}
     assert loaded.comparison.recipe.epochs == 4
