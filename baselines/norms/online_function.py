@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from baselines.norms import online_triton
 from baselines.norms.online_math import Kept, Settings, control, track
 from baselines.norms.online_passes import Passes, choose_passes, wide_dtype
 from baselines.norms.online_scan import Array
@@ -35,6 +36,14 @@ class OnlineNormFunction(torch.autograd.Function):
         *settings: Any,
     ) -> Tensor:
         ctx.settings = Settings(*settings)
+        ctx.by_triton = online_triton.uses_triton(x)
+        # not saved tensors: another backward pass may move them between this forward and its backward
+        ctx.u, ctx.v = u, v
+        if ctx.by_triton:
+            x = _dense(x)
+            z, kept = online_triton.track(x, weight, bias, m, var, ctx.settings)
+            ctx.save_for_backward(x, weight, bias, *kept)
+            return z
         passes, dtype = choose_passes(x), wide_dtype(x.dtype)
         z, new_m, new_var, kept = track(
             x,
@@ -48,17 +57,19 @@ class OnlineNormFunction(torch.autograd.Function):
         m.copy_(_tensor(new_m))
         var.copy_(_tensor(new_var))
         ctx.save_for_backward(x, weight, bias, *(None if a is None else _tensor(a) for a in kept.pack()))
-        # not saved tensors: another backward pass may move them between this forward and its backward
-        ctx.u, ctx.v = u, v
         return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, *saved = ctx.saved_tensors
+        dz = _like(dz, x)
+        if ctx.by_triton:
+            gradients = online_triton.control(dz, x, weight, bias, ctx.u, ctx.v, Kept(*saved), ctx.settings)
+            return *gradients, *(None,) * 10
         passes, dtype = choose_passes(x), wide_dtype(x.dtype)
         dx, d_weight, d_bias, new_u, new_v = control(
-            _like(dz, x),
+            dz,
             x,
             _small(weight, passes, dtype),
             _small(bias, passes, dtype),
@@ -88,3 +99,9 @@ def _like(gradient: Tensor, x: Tensor) -> Tensor:
     if gradient.stride() == x.stride():
         return gradient
     return torch.empty_like(x, dtype=gradient.dtype).copy_(gradient)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x itself where its elements lie densely in one of the two memory formats, else a copy that does."""
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return x if dense else x.contiguous()
