@@ -49,8 +49,7 @@ def main() -> None:
     for round_ in range(options.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             job = StageJob(method, stage, loader, Path(folder), 0, device, lambda model: None, quiet=True)
-            training = _Training(job)
-            harness = _timed(clock, lambda: training.run())
+            harness = _timed(clock, _Training(job).run)
         bare = _bare_loop(method, stage, batches, device, clock)
         if round_:  # the first one warms up
             ours.append(128 * options.steps / harness)
@@ -59,7 +58,8 @@ def main() -> None:
     print(f"ResNet-{options.depth}, batch 128, {options.threads} threads, {device.type}, torch {torch.__version__}, "
           f"{options.rounds} rounds of {options.steps} steps")
     for name, values, unit in (("harness", ours, "images/s"), ("bare loop", theirs, "images/s"), ("ratio", ratios, "")):
-        print(f"{name:10s} median {statistics.median(values):8.3f} {unit}  (min {min(values):.3f}, max {max(values):.3f})")
+        median, low, high = statistics.median(values), min(values), max(values)
+        print(f"{name:10s} median {median:8.3f} {unit}  (min {low:.3f}, max {high:.3f})")
 
 
 def _bare_loop(

@@ -240,7 +240,7 @@ class Run(Strict):
                                               description="What this run changes in the recipe of one stage.")
     data: dict[str, Any] = Field(default_factory=dict, description="Normalisation of this run (mean, std), for "
                                  "imported weights; the data set and its split are shared.")
-    seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="Seeds of this run; default: the comparison's.")
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="Seeds; default: the comparison's.")
     weights: str | None = Field(None, description="Start from these weights (our checkpoint, or a state_dict file).")
     arch: str | None = Field(None, description="Published architecture that `weights` belong to, where the file "
                              "holds published names; see `bench import`.")

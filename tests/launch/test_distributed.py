@@ -69,14 +69,16 @@ def test_one_process_killed_ends_all_and_the_run_goes_on(tmp_path: Path, victim:
     pids = tmp_path / "pids"
     pids.mkdir()
     (tmp_path / "sitecustomize.py").write_text(
-        f"import os\nif os.environ.get('RANK'): open({str(pids)!r} + '/' + os.environ['RANK'], 'w').write(str(os.getpid()))\n"
+        "import os\nif os.environ.get('RANK'):\n"
+        f"    open({str(pids)!r} + '/' + os.environ['RANK'], 'w').write(str(os.getpid()))\n"
     )
     command = _torchrun("-m", "bench", "run", config, "--out", out, "--no-report")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 200
     while not list(out.glob("stages/*/checkpoint-*.pt")):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(str(process.communicate()))
         time.sleep(0.02)
     os.kill(int((pids / str(victim)).read_text()), signal.SIGKILL)
     process.communicate(timeout=120)

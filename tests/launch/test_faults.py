@@ -89,7 +89,8 @@ def _start(config: Path, out: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(out.glob("stages/*/checkpoint-*.pt")):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(str(process.communicate()))
         time.sleep(0.05)
     return process
 
@@ -211,7 +212,8 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
                 Image.fromarray(pixels).save(tmp_path / "data" / part / label / f"{index:02}.png")
     bad = tmp_path / "data" / "train" / "b" / "07.png"
     bad.write_bytes(bad.read_bytes()[:300])
-    config = write_quick(tmp_path, [SMALL], data={"name": "image_folder", "root": str(tmp_path / "data"), "val_size": 4})
+    data = {"name": "image_folder", "root": str(tmp_path / "data"), "val_size": 4}
+    config = write_quick(tmp_path, [SMALL], data=data)
     text = config.read_text().replace("  train_subset: 192\n", "").replace("  test_subset: 64\n", "")
     config.write_text(text)
     recipe = ["--set", "recipe.batch_size=8", "--set", "recipe.workers=2", "--set", "recipe.train_crop_size=32",

@@ -73,7 +73,7 @@ def test_ema_averages_floats_and_copies_the_rest() -> None:
 
 
 def test_adjusted_decay_is_the_published_one() -> None:
-    assert adjusted_decay(Recipe(epochs=300, batch_size=1024, lr_warmup_epochs=1), 1251) == pytest.approx(0.99781547, abs=1e-7)
+    assert adjusted_decay(Recipe(epochs=300, batch_size=1024), 1251) == pytest.approx(0.99781547, abs=1e-7)
     assert adjusted_decay(Recipe(epochs=600, batch_size=1024), 1251) == pytest.approx(0.99890773, abs=1e-7)
 
 
