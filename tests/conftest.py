@@ -49,3 +49,19 @@ def _few_threads() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() > 2:
         torch.set_num_threads(2)
+
+
+#: More skipped tests than this on CI means that something the tests need has gone missing there.
+MOST_SKIPS_ON_CI = 12
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Print how many tests were skipped; on CI (CI=true) fail where they are too many."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    skipped = len(reporter.stats.get("skipped", []))
+    reporter.write_line(f"\nskipped: {skipped} (at most {MOST_SKIPS_ON_CI} on CI)")
+    if os.environ.get("CI") == "true" and skipped > MOST_SKIPS_ON_CI and exitstatus == 0:
+        reporter.write_line("too many skipped tests: see the reasons below", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
