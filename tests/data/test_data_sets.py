@@ -440,8 +440,8 @@ def test_tiny_imagenet(tiny_root):
     sizes = recipe(train_crop_size=96, val_resize_size=112, val_crop_size=96, batch_size=8, auto_augment="ta_wide")
     assert next(iter(bundle.train_loader(sizes, seed=0, device=CPU).epoch(0))).images.shape == (8, 3, 96, 96)
     assert next(iter(bundle.eval_loader("test", sizes, batch_size=8, device=CPU)))[0].shape == (8, 3, 96, 96)
-    assert "tiny_imagenet has 200 classes, but there are 10" in refused(DataError, name="tiny_imagenet",
-                                                                        root=str(tiny_root))  # fmt: skip
+    text = refused(DataError, name="tiny_imagenet", root=str(tiny_root), num_classes=200)
+    assert text == "data.num_classes says 200 classes, but there are 10"
 
 
 def test_tiny_imagenet_may_be_resident(tiny_root):
