@@ -276,3 +276,27 @@ def test_a_source_travels_to_a_process_that_is_not_a_fork(bundle):
     again = pickle.loads(pickle.dumps(source))
     assert [again.where(i) for i in range(len(again))] == [source.where(i) for i in range(len(source))]
     pickle.dumps(bundle.train_loader(recipe(**SIZES, auto_augment="ra"), seed=0, device=CPU).transform)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_arrive_whole_on_the_device(bundle, workers):
+    """Pinned copies on a stream of their own, in pieces, used at once by the default stream."""
+    options = {**SIZES, "train_crop_size": 640, "val_resize_size": 640, "val_crop_size": 640, "batch_size": 6,
+               "mixup_alpha": 0.2, "cutmix_alpha": 1.0}  # fmt: skip
+    cuda = torch.device("cuda")
+    expected = batches(bundle, recipe(**options))
+    seen = []
+    loader = bundle.train_loader(recipe(**options, workers=workers), seed=7, device=cuda)
+    for batch in loader.epoch(0):
+        assert all(tensor.is_cuda for tensor in batch)
+        torch.randn(4096, 4096, device=cuda) @ torch.randn(4096, 4096, device=cuda)  # keep the device busy
+        seen.append([tensor.clone() for tensor in batch])
+    for one, two in zip(expected, seen):
+        for a, b in zip(one, two):
+            assert torch.allclose(a, b.cpu(), atol=1e-6)
+    assert len(seen) == len(expected)
+    state = torch.cuda.get_rng_state()
+    list(loader.epoch(1))
+    assert torch.equal(state, torch.cuda.get_rng_state())
