@@ -8,6 +8,9 @@ channels, for layer scaling. Nothing is accumulated atomically: results are the 
 Per sample and channel, [N, C] contiguous: mean, variance, mu, inv, y_mean, y_var, ... as in ``online_math``.
 """
 
+# mypy: disallow-untyped-defs=False
+# (what a kernel takes are pointers and numbers of Triton's own types)
+
 from __future__ import annotations
 
 import triton
@@ -268,9 +271,8 @@ def control_kernel(
         v_before, v_state = _scan_tile(
             tl.where(inside, 1.0 - k * square_y, 1.0), tl.where(inside, along_y * gamma, 0.0), v_state, last
         )
-        u_before, u_state = _scan_tile(
-            tl.where(inside, tl.full(inside.shape, abkw, acc), 1.0), (along_1 * gamma - k * v_before * mean_y) * s, u_state, last
-        )
+        h = (along_1 * gamma - k * v_before * mean_y) * s
+        u_before, u_state = _scan_tile(tl.where(inside, tl.full(inside.shape, abkw, acc), 1.0), h, u_state, last)
         tl.store(q + at, -(k * v_before + q_scaling) * s * s, mask=inside)
         tl.store(r + at, -(k * u_before + r_scaling), mask=inside)
     tl.store(u + c, u_state, mask=known)

@@ -18,6 +18,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from baselines.norms import online_triton
 
 #: A tensor or an array; all of the same kind in one call.
 Array: TypeAlias = Any
@@ -34,6 +37,17 @@ def scan(coefficients: Array | float, inputs: Array, start: Array) -> Array:
         if isinstance(coefficients, Tensor):
             return _scan_varying(coefficients, inputs, start)
         return _scan_constant(coefficients, inputs, start)
+    return _scan_here(coefficients, inputs, start)
+
+
+def _scan_here(coefficients: Array | float, inputs: Array, start: Array) -> Array:
+    """The fastest way for where the data is."""
+    if isinstance(inputs, Tensor) and not isinstance(inputs, FakeTensor):
+        if inputs.device.type == "cpu":
+            arrays = (t.numpy() if isinstance(t, Tensor) else t for t in (coefficients, inputs, start))
+            return torch.from_numpy(_scan(*arrays))
+        if online_triton.uses_triton(inputs):
+            return online_triton.scan(coefficients, inputs, start)
     return _scan(coefficients, inputs, start)
 
 
@@ -41,8 +55,8 @@ def _scan(coefficients: Array | float, inputs: Array, start: Array) -> Array:
     # Hillis and Steele 1986. Before the pass with distance d, row n stands for the affine steps n-d+1..n
     # together; it takes in row n-d, which stands for the d steps before.
     n, c = inputs.shape
-    on_cpu = isinstance(inputs, np.ndarray)
-    states = np.empty((n + 1, c), inputs.dtype) if on_cpu else inputs.new_empty(n + 1, c)
+    arrays = isinstance(inputs, np.ndarray)
+    states = np.empty((n + 1, c), inputs.dtype) if arrays else inputs.new_empty(n + 1, c)
     states[0], states[1:] = start, inputs
     a, distance = coefficients, 1
     while distance <= n:
@@ -56,16 +70,12 @@ def _scan(coefficients: Array | float, inputs: Array, start: Array) -> Array:
 # few small steps that they are, inside one graph.
 @torch.library.custom_op("depthbench::scan_varying", mutates_args=())
 def _scan_varying(coefficients: Tensor, inputs: Tensor, start: Tensor) -> Tensor:
-    if inputs.device.type == "cpu":
-        return torch.from_numpy(_scan(coefficients.numpy(), inputs.numpy(), start.numpy()))
-    return _scan(coefficients, inputs, start)
+    return _scan_here(coefficients, inputs, start)
 
 
 @torch.library.custom_op("depthbench::scan_constant", mutates_args=())
 def _scan_constant(coefficient: float, inputs: Tensor, start: Tensor) -> Tensor:
-    if inputs.device.type == "cpu":
-        return torch.from_numpy(_scan(coefficient, inputs.numpy(), start.numpy()))
-    return _scan(coefficient, inputs, start)
+    return _scan_here(coefficient, inputs, start)
 
 
 @_scan_varying.register_fake

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from baselines.norms.online_math import Kept, Settings
+if TYPE_CHECKING:
+    from baselines.norms.online_math import Kept, Settings
 
 #: Rows of the tile that a stream kernel scans at once; longer batches carry the state over.
 CHUNK = 256
@@ -42,8 +43,11 @@ def _interpreting() -> bool:
 
 def track(
     x: Tensor, gamma: Tensor | None, beta: Tensor | None, m: Tensor, var: Tensor, settings: Settings
-) -> tuple[Tensor, Kept]:
-    """As ``online_math.track``, but moves m and var in place and takes the parameters in their own dtype."""
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]]:
+    """As ``online_math.track``, but moves m and var in place and takes the parameters in their own dtype.
+
+    The second result are the fields of ``online_math.Kept``.
+    """
     from baselines.norms import online_kernels as kernels
 
     acc, n, c = _acc(x), x.shape[0], x.shape[1]
@@ -51,7 +55,8 @@ def track(
     scaling, affine = settings.ecm == "ls", gamma is not None
     square = torch.empty_like(mean) if scaling else mean
     scale = torch.empty(n, 1, dtype=mean.dtype, device=x.device) if scaling else None
-    weight, bias = (gamma, beta) if affine else (mean, mean)
+    nothing = mean  # a pointer for what the kernels are told not to look at
+    weight, bias = (nothing, nothing) if gamma is None or beta is None else (gamma, beta)
     z = torch.empty_like(x)
     shape = _shape(x)
     with _on(x):
@@ -63,10 +68,10 @@ def track(
         if scaling:
             kernels.layer_scale_kernel[(n,)](square, scale, c, settings.ls_eps, acc=acc, block_c=_power(c, 1024))
         kernels.apply_kernel[_row_grid(x)](
-            x, z, mu, inv, weight, bias, mean if scale is None else scale, *shape, settings.clamp_val,
+            x, z, mu, inv, weight, bias, nothing if scale is None else scale, *shape, settings.clamp_val,
             affine=affine, scaling=scaling, clamping=settings.ecm == "ac", acc=acc, **_row_blocks(x),
         )  # fmt: skip
-    return z, Kept(mu, inv, y_mean, y_var, scale)
+    return z, (mu, inv, y_mean, y_var, scale)
 
 
 def control(
@@ -86,10 +91,10 @@ def control(
     mu, inv, y_mean, y_var, scale = kept
     g_y, g_1, q, r = _rows(x, 4)
     scaling, clamping, affine = scale is not None, settings.ecm == "ac", gamma is not None
-    pull = torch.empty_like(scale) if scaling else g_y
-    scales = scale if scaling else g_y
-    weight, bias = (gamma, beta) if affine else (g_y, g_y)
-    d_weight, d_bias = (torch.empty_like(gamma), torch.empty_like(beta)) if affine else (None, None)
+    nothing = g_y  # a pointer for what the kernels are told not to look at
+    scales, pull = (nothing, nothing) if scale is None else (scale, torch.empty_like(scale))
+    weight, bias = (nothing, nothing) if gamma is None or beta is None else (gamma, beta)
+    d_weight, d_bias = (None, None) if gamma is None else (torch.empty_like(gamma), torch.empty_like(gamma))
     dx = torch.empty_like(x)
     shape = _shape(x)
     with _on(x):
@@ -99,11 +104,12 @@ def control(
         )  # fmt: skip
         if scaling:
             kernels.pull_kernel[(n,)](
-                g_y, g_1, weight, bias, scale, pull, c, affine=affine, acc=acc, block_c=_power(c, 1024)
+                g_y, g_1, weight, bias, scales, pull, c, affine=affine, acc=acc, block_c=_power(c, 1024)
             )
         kernels.control_kernel[_stream_grid(x)](
             g_y, g_1, inv, y_mean, y_var, weight, bias, scales, pull, u, v, q, r,
-            d_weight if affine else g_y, d_bias if affine else g_y, n, c, shape[1], settings.abkw,
+            nothing if d_weight is None else d_weight, nothing if d_bias is None else d_bias,
+            n, c, shape[1], settings.abkw,
             affine=affine, scaling=scaling, acc=acc, **_stream_blocks(x),
         )  # fmt: skip
         kernels.combine_kernel[_row_grid(x)](
