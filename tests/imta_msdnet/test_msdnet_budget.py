@@ -126,12 +126,12 @@ def test_a_fitted_policy_is_executed_as_the_record_predicts(lazy: bool) -> None:
     """Record -> thresholds -> exits that really stop: the same exits, counts and costs."""
     method, model = built(**small_options(lazy=lazy))
     model.eval()
-    images = torch.randn(96, 3, 32, 32, generator=torch.Generator().manual_seed(4))
-    images *= torch.linspace(0.2, 3, 96)[:, None, None, None]
+    images = torch.randn(48, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    images *= torch.linspace(0.2, 3, 48)[:, None, None, None]
 
     def loader() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for part in torch.arange(96).split(32):
-            yield images[part], torch.zeros(32, dtype=torch.int64), part
+        for part in torch.arange(48).split(24):
+            yield images[part], torch.zeros(24, dtype=torch.int64), part
 
     record = record_split(method, model, loader(), device="cpu")
     cost = count_units(method, model)

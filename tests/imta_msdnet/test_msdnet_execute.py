@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
+@cache
 def network(name: str, lazy: bool) -> tuple[IMTAMSDNet, nn.Module, Tensor]:
     data = DataSpec("large", 10, 64) if name == "imagenet stem" else SMALL
     method, model = built(data, **NETWORKS[name], lazy=lazy)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from msdnet_helpers import NUMBERS, config, exit_order, published, published_shapes, sine_fill, sine_images
@@ -26,6 +29,15 @@ def test_names_and_shapes_are_the_published_ones(imta: bool) -> None:
     ours = {key: list(value.shape) for key, value in method.export_weights(model).items()}
     assert ours == published_shapes(imta=imta)
     assert len(ours) == (708 if imta else 670)
+
+
+def test_the_golden_numbers_are_those_of_the_shared_file(shared_dir: Path) -> None:
+    shared = json.loads((shared_dir / "parity/imta_msdnet.json").read_text())
+    for name, imta in (("msdnet/C100-lg5", False), ("imta/C100-lg5", True)):
+        golden = NUMBERS["logits"]["imta C100-lg5" if imta else "C100-lg5"]
+        assert shared[name]["shapes"] == published_shapes(imta=imta)
+        assert shared[name]["logits_00_1m1"] == golden["corners"]
+        assert shared[name]["std"] == golden["std"]
 
 
 @pytest.mark.parametrize("arch", sorted(NUMBERS["tensors"]))
@@ -62,7 +74,10 @@ def test_published_counts(arch: str) -> None:
     assert cumulative(method, model, sizes) == golden["params"]
 
 
-@pytest.mark.parametrize("arch", [arch for arch in COUNTED if "fvcore" in NUMBERS["counts"][arch]])
+@pytest.mark.parametrize(
+    "arch",
+    ["C100-lg5", "C100-any7", "IN-4", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("IN-6", "IN-7"))],
+)
 def test_counts_of_the_harness(arch: str) -> None:
     """The harness counts every unit by its own rules, and so checks the published columns as well."""
     method, model = published(arch)
@@ -74,7 +89,7 @@ def test_counts_of_the_harness(arch: str) -> None:
     assert table.params_outside == 0
 
 
-@pytest.mark.parametrize("arch", ["C100-lg5", "IN-4"])
+@pytest.mark.parametrize("arch", ["C100-lg5", pytest.param("IN-4", marks=pytest.mark.slow)])
 def test_lazy_counts_of_the_harness(arch: str) -> None:
     network, spec = ARCHS[arch]
     method = IMTAMSDNet(config(network=network, ge="none", isc="none", ofa="none", lazy=True), spec)

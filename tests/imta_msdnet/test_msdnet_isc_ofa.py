@@ -156,8 +156,8 @@ def clone(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def test_the_first_network_is_handed_over_whole() -> None:
     _, first, model, _ = second_stage()
-    for key, value in first.state_dict().items():
-        assert torch.equal(value, model.net.state_dict()[key])
+    taken_over = model.net.state_dict()
+    assert all(torch.equal(value, taken_over[key]) for key, value in first.state_dict().items())
 
 
 def test_a_step_changes_the_new_modules_and_exactly_the_statistics_of_the_frozen_ones() -> None:
