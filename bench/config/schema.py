@@ -134,7 +134,7 @@ class Recipe(Strict):
     random_erase: Probability = Field(0.0, description="Random erasing, after normalisation.")
     ra_reps: int = Field(1, ge=1, description="Repeated augmentation: times each image stands in a row; the "
                          "epoch keeps its number of batches.")
-    # image sizes (ignored where the images are small and fixed)
+    # image sizes
     train_crop_size: int | None = Field(None, ge=8, description="Side of training images; default: the data set's.")
     val_resize_size: int | None = Field(None, ge=8, description="Shorter side before the evaluation crop.")
     val_crop_size: int | None = Field(None, ge=8, description="Side of evaluation images.")

@@ -6,8 +6,8 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +78,15 @@ def train_stage(job: StageJob) -> nn.Module:
     return _Training(job).run()
 
 
+@contextmanager
+def _closing(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
 class _Training:
     def __init__(self, job: StageJob) -> None:
         self.job, recipe = job, job.recipe
@@ -134,21 +143,22 @@ class _Training:
     def _epoch(self, progress: TrainingProgress) -> None:
         epoch, start = divmod(self.step, self.spe)
         began, images = time.monotonic(), 0
-        for batch in self.job.loader.epoch(epoch, start):
-            if self.world.any(self.job.watch.stops, self.device):
-                self._save()
-                self.job.watch.check()
-                raise Interrupted(signal.SIGTERM)  # another process was asked to stop
-            self._train_on(batch)
-            images += batch.images.shape[0] * self.world.size
-            if self.device.type == "cpu" or self.step % _LOOK_EVERY == 0 or self.step == self.total:
-                self._look_at_loss(epoch)
-            rate = images / (time.monotonic() - began)
-            progress.step(self.step, epoch, self.epochs, self.meter, rate)
-            if self.recipe.checkpoint_every and self.step % self.recipe.checkpoint_every == 0:
-                self._save()
-            if self.step == self.total:
-                break
+        with _closing(self.job.loader.epoch(epoch, start)) as batches:  # an error ends worker processes at once
+            for batch in batches:
+                if self.world.any(self.job.watch.stops, self.device):
+                    self._save()
+                    self.job.watch.check()
+                    raise Interrupted(signal.SIGTERM)  # another process was asked to stop
+                self._train_on(batch)
+                images += batch.images.shape[0] * self.world.size
+                if self.device.type == "cpu" or self.step % _LOOK_EVERY == 0 or self.step == self.total:
+                    self._look_at_loss(epoch)
+                rate = images / (time.monotonic() - began)
+                progress.step(self.step, epoch, self.epochs, self.meter, rate)
+                if self.recipe.checkpoint_every and self.step % self.recipe.checkpoint_every == 0:
+                    self._save()
+                if self.step == self.total:
+                    break
         self._end_epoch(epoch, images / (time.monotonic() - began), progress)
 
     def _train_on(self, batch: Batch) -> None:
