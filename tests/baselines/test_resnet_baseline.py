@@ -117,10 +117,11 @@ def test_published_weights_hit_9173_of_10000(published: dict[str, object], cifar
     mean, std = (torch.tensor(v)[:, None, None] for v in (method.data.mean, method.data.std))
     pixels = torch.from_numpy(test.data).permute(0, 3, 1, 2)
     labels = torch.tensor(test.targets)
-    model.eval()
+    model.eval().to(memory_format=torch.channels_last)  # nearly twice as fast on a CPU
     hits = 0
-    for images, targets in zip(pixels.split(250), labels.split(250)):
-        decisions = method.record(model, (images / 255 - mean) / std)
+    for images, targets in zip(pixels.split(100), labels.split(100)):
+        images = ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        decisions = method.record(model, images)
         hits += int((decisions.logits[0].argmax(1) == targets).sum())
     assert hits == 9_173
 
