@@ -38,11 +38,11 @@ def main(options: argparse.Namespace) -> int:
         macs = int(found.cost.columns["macs"].sum())
         line = f"run            {found.spec.run}: {found.method.backbone()}, {found.params:,} parameters, "
         line += f"units sum to {macs / 1e6:,.2f} M MACs"
-        for name, recipe in ((s.name, s.recipe) for s in found.spec.stages):
-            if not found.spec.evaluate_only:
-                bundle.train_loader(recipe, seed=0, device=pick_device(found.spec))
-                memory = training_memory(found)[name]
-                line += f"; stage {name}: about {sum(memory.values()) / 2**20:,.0f} MiB to train"
+        if not found.spec.evaluate_only:
+            for planned in found.spec.stages:
+                bundle.check(planned.recipe)
+            for name, memory in training_memory(found).items():
+                line += f"; stage {name}: about {memory['total'] / 2**20:,.0f} MiB to train"
         print(line)
     print("all good")
     return 0
