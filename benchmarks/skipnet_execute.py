@@ -132,7 +132,7 @@ def main() -> None:
     table = count_units(method, network)
     print(f"ResNet-{args.depth}, {args.gate} gates, {args.device}, {args.threads} thread(s), {args.clock} time, "
           f"torch {torch.__version__}, {platform.machine()}")  # fmt: skip
-    rows = []
+    rows: list[dict[str, float]] = []
     with torch.inference_mode():
         for batch in args.batch:
             for rate in args.rates:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +120,17 @@ def test_training_mode_and_exit_policies_are_refused() -> None:
         method.execute(network, images, method.points(network)[0])
     with pytest.raises(ConfigError, match="no exits"):
         method.execute(network.eval(), images, lambda k, logits: logits[:, 0] > 0)
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks/skipnet_execute.py"
+    rows = tmp_path / "rows.csv"
+    options = ["--depth", "8", "--batch", "1", "4", "--rates", "0.5", "--seconds", "0", "--min-rounds", "1"]
+    done = subprocess.run([sys.executable, script, *options, "--csv", rows], capture_output=True, text=True, check=True)
+    assert "execute/dense" in done.stdout
+    found = list(csv.DictReader(rows.open()))
+    assert [row["batch"] for row in found] == ["1", "4"]
+    assert all(0 < float(row["macs/plain"]) < 1 for row in found)
 
 
 def test_channels_last_is_kept() -> None:

@@ -8,6 +8,7 @@ from skipnet_golden import GOLDEN, golden_weights
 from skipnet_nets import DATA, lively_network, random_batch
 from torch import Tensor
 
+import bench
 from bench.config.data import DataSpec
 from bench.errors import WeightsError
 from methods.skipnet.archs import MISSPELT
@@ -152,6 +153,14 @@ def test_supervised_weights_load_into_the_reinforced_twin(released: dict[str, Te
         method, network = SkipNet.import_weights(arch, released)
         assert method.stages()[-1].name == ("hrl" if "rl" in arch else "sp")
         assert torch.equal(logits(network), logits(SkipNet.import_weights(ARCH, released)[1]))
+
+
+def test_import_through_the_registry(released: dict[str, Tensor]) -> None:
+    method, network = bench.import_official("skipnet", ARCH, released)
+    assert not network.training
+    decisions = method.record(network, random_batch(3).images)
+    assert torch.equal(decisions.logits[0], logits(network))
+    assert decisions.counts.shape == (1, 3, len(method.units(network)))
 
 
 def test_unknown_architecture() -> None:
