@@ -69,13 +69,14 @@ def test_svhn_second_stage_is_50_epochs() -> None:
     assert sp.recipe.hflip_prob == 0.0
 
 
-def test_imagenet_fragment(tmp_path: Path) -> None:
-    found = including(tmp_path, "imagenet.yaml", "imagenet")
-    assert {"skipnet50-sp", "skipnet50-hrl", "skipnet101-sp", "skipnet101-hrl"} <= set(found)
-    sp, hrl = found["skipnet101-hrl"].stages
+@pytest.mark.parametrize("depth", [50, 101, 34])
+def test_imagenet_schedule(tmp_path: Path, depth: int) -> None:
+    fragment = including(tmp_path, "imagenet.yaml", "imagenet")
+    found = fragment if depth == 50 else runs("imagenet_resnet101_skipnet.yaml")
+    sp, hrl = found[f"skipnet{depth}-hrl"].stages
     assert (sp.recipe.epochs, sp.recipe.lr_step_size, sp.recipe.batch_size, sp.recipe.lr) == (120, 30, 256, 0.1)
     assert (hrl.recipe.epochs, hrl.recipe.lr_step_size, hrl.recipe.lr) == (40, 30, 1e-4)
-    assert found["skipnet101-sp"].stages[0] == sp
+    assert found[f"skipnet{depth}-sp"].stages[0] == sp
 
 
 def test_quickstart_fragment(tmp_path: Path) -> None:
