@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from bench.cli.common import add_config_arguments, load
@@ -27,7 +28,7 @@ def main(options: argparse.Namespace) -> int:
     from bench.launch.inspect import inspect_runs, point_table, unit_table
 
     loaded, specs = load(options)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=200)  # a file is as wide as it must be
     for found in inspect_runs(loaded, specs):
         console.print(f"[bold]{found.spec.run}[/bold]  {found.method.backbone()}, {found.params:,} parameters")
         console.print(point_table(found))
