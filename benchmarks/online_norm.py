@@ -72,7 +72,7 @@ def compiled(args: argparse.Namespace, device: torch.device) -> list[str]:
     above = []
     for shape in SHAPES:
         n, c, side = shape
-        online = torch.compile(OnlineNorm2d(c, AFWD, ABKW, ecm=args.ecm), fullgraph=True)
+        online = torch.compile(OnlineNorm2d(c, AFWD, ABKW, ecm=args.ecm), fullgraph=True, dynamic=False)
         modules = {"batch": nn.BatchNorm2d(c), "online": online}
         title = f"{n}x{c}x{side}x{side}, ecm {args.ecm}, online compiled"
         above += _compare(title, modules, shape, COMPILED_LIMIT, args, device)
