@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from bench.launch.inspect import inspect_runs, point_table, unit_table
+    from bench.launch.inspect import inspect_runs, point_table, unit_frame, unit_table
 
     loaded, specs = load(options)
     console = Console() if sys.stdout.isatty() else Console(width=200)  # a file is as wide as it must be
@@ -37,7 +37,7 @@ def main(options: argparse.Namespace) -> int:
         if options.csv:
             from bench.files import write_text_atomic
 
-            write_text_atomic(options.csv / f"{found.spec.run}.csv", found.cost.to_frame().to_csv(index=False))
+            write_text_atomic(options.csv / f"{found.spec.run}.csv", unit_frame(found).to_csv(index=False))
     if options.csv:
         console.print(f"tables in {options.csv}", highlight=False)
     return 0

@@ -23,6 +23,8 @@ from bench.train.optim import freeze, parameter_groups
 from bench.train.seeds import seed_everything
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from bench.data import DataBundle
 
 
@@ -116,9 +118,14 @@ def point_table(found: Inspected) -> Table:
     return table
 
 
+def unit_frame(found: Inspected) -> DataFrame:
+    """The cost table with the units' names as its first column."""
+    return found.cost.to_frame().rename_axis("unit").reset_index()
+
+
 def unit_table(found: Inspected) -> Table:
     """Every unit with all of its columns."""
-    frame = found.cost.to_frame()
+    frame = unit_frame(found)
     table = Table(*map(str, frame.columns), box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,23 +92,18 @@ def write_onnx(network: nn.Module, path: str | Path, data: DataSpec) -> None:
 
     Raises BenchError where the packages that torch.onnx needs are not installed.
     """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BenchError(f"ONNX export needs packages that are not installed: pip install {' '.join(missing)}")
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
-    try:
-        torch.onnx.export(
-            network.eval(),
-            (example,),
-            str(path),
-            input_names=["images"],
-            output_names=["logits"],
-            dynamo=True,
-            dynamic_shapes={_first_argument(network): {0: torch.export.Dim("batch")}},
-            verbose=False,
-        )
-    except ImportError as error:
-        raise BenchError(f"ONNX export needs more packages ({error}); pip install onnx onnxscript") from None
-
-
-def _first_argument(network: nn.Module) -> str:
-    import inspect
-
-    return next(iter(inspect.signature(network.forward).parameters))
+    first = next(iter(inspect.signature(network.forward).parameters))
+    torch.onnx.export(
+        network.eval(),
+        (example,),
+        str(path),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamo=True,
+        dynamic_shapes={first: {0: torch.export.Dim("batch")}},
+        verbose=False,
+    )
