@@ -41,7 +41,7 @@ def run(
     require_data(loaded)
     folder = Path(out or loaded.comparison.out or Path("results") / loaded.comparison.name)
     session = Session(folder, retry=tuple(retry), fresh=fresh, isolate=isolate, quiet=quiet)
-    return session.run(specs, loaded.comparison.title, resolved_yaml(loaded))
+    return session.run(specs, loaded.comparison, resolved_yaml(loaded))
 
 
 def import_official(

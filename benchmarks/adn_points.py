@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from bench.config.data import DataSpec
-from bench.cost.table import CostTable, count_units
+from bench.cost.table import CostTable
+from bench.cost.units import count_units
 from methods.adn.config import ADNConfig
 from methods.adn.method import ADN
 from methods.adn.network import AdaptiveNetwork

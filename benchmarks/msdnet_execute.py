@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.cost.table import CostTable, count_units
+from bench.cost.table import CostTable
+from bench.cost.units import count_units
 from bench.evaluate.policies.exits import BudgetedBatch
 from bench.evaluate.record import DecisionRecord, record_split
 from methods.imta_msdnet.archs import CIFAR100, IMAGENET

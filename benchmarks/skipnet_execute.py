@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from baselines.resnet import CifarResNet
 from bench.config.data import DataSpec
-from bench.cost.table import CostTable, count_units
+from bench.cost.table import CostTable
+from bench.cost.units import count_units
 from methods.skipnet.config import SkipNetConfig
 from methods.skipnet.execution import run_compacted
 from methods.skipnet.gates import Choose

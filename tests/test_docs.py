@@ -13,7 +13,7 @@ import yaml
 
 from bench.cli import build_parser
 from bench.config.schema import Comparison, Recipe
-from bench.cost.table import count_units
+from bench.cost.units import count_units
 from bench.method import Batch, DataSpec
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
         isolate=not options.in_process, quiet=options.quiet, train=not options.eval_only,
         report=not options.no_report,
     )  # fmt: skip
-    outcome = session.run(specs, loaded.comparison.title, resolved_yaml(loaded))
+    outcome = session.run(specs, loaded.comparison, resolved_yaml(loaded))
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:
         from bench.report.summary import print_summary
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from bench.config.base import Strict
+from bench.config.comparing import Published, parse_budget
 from bench.config.stage import Stage
 
 #: Raised whenever numbers measured under the old and the new code must not be compared. Part of every row.
@@ -20,12 +22,6 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$", max_length=100)]
-
-
-class Strict(BaseModel):
-    """Unknown keys, near-miss types (a string for a number) and non-finite numbers are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class MethodConfig(Strict):
@@ -246,8 +242,13 @@ class Run(Strict):
                              "holds published names; see `bench import`.")
     evaluate_only: bool = Field(False, description="Measure `weights` without training.")
     skip: str | None = Field(None, description="Leave this run out for this reason; tables show it as skipped.")
+    group: str | None = Field(None, min_length=1, description="Runs of one group are one contender and one curve: a "
+                              "family of depths, a sweep over a weight. Default: each run by itself.")
+    factors: dict[str, str] = Field(default_factory=dict, description="Levels of an ablation's axes that this run has; "
+                                    "`bench ablate` fills them in.")
+    published: tuple[Published, ...] = Field((), description="Published numbers to stand beside this run's own.")
 
-    @field_validator("seeds", mode="before")
+    @field_validator("seeds", "published", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -286,9 +287,12 @@ class Comparison(Strict):
     deterministic: bool = Field(False, description="Only deterministic kernels on CUDA; slower.")
     out: str | None = Field(None, description="Folder of the results; default: results/<name>.")
     timeout_minutes: float | None = Field(None, gt=0, description="A run that takes longer is stopped: status timeout.")
+    reference: str | None = Field(None, description="The run whose cost is 1 where a budget is a share.")
+    budgets: tuple[float | str, ...] = Field((), description="Limits on the mean cost of an image: 0.5 (of the "
+                                             "reference run), '30M' or '1.2G' (MACs), '2.5ms' (where measured).")
     runs: tuple[Run, ...] = Field(min_length=1, description="What is compared.")
 
-    @field_validator("seeds", "runs", mode="before")
+    @field_validator("seeds", "runs", "budgets", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -305,6 +309,23 @@ class Comparison(Strict):
             if run.name.lower() in seen:
                 raise ValueError(f"two runs are called '{run.name}' (names differ in more than case)")
             seen.add(run.name.lower())
+        return self
+
+    @field_validator("budgets")
+    @classmethod
+    def _budgets(cls, value: tuple[float | str, ...]) -> tuple[float | str, ...]:
+        parsed = [parse_budget(entry) for entry in value]
+        if len(set(parsed)) != len(parsed):
+            raise ValueError("a budget stands twice")
+        return value
+
+    @model_validator(mode="after")
+    def _reference_exists(self) -> Comparison:
+        names = [run.name for run in self.runs]
+        if self.reference is not None and self.reference not in names:
+            raise ValueError(f"reference: no run is called '{self.reference}'")
+        if self.reference is None and any(not isinstance(entry, str) for entry in self.budgets):
+            raise ValueError("budgets: a share needs a `reference:` run that it is a share of")
         return self
 
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cost.copies import copy_with, quietly, tensors_in
-from bench.cost.opaque import COLUMNS, ModuleCosts
+from bench.cost.opaque import ModuleCosts
 from bench.cost.opcall import OpCall
 from bench.cost.rules import RULES, find_rule
+from bench.cost.table import COLUMNS
 from bench.errors import CostError
 
 with quietly():

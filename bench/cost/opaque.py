@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cost.copies import tensors_in
+from bench.cost.table import COLUMNS
 from bench.errors import CostError
 
-__all__ = ["COLUMNS", "ModuleCosts", "register_module_cost"]
-
-#: The integer columns that a count has.
-COLUMNS = ("macs", "macs_elementwise", "macs_fvcore")
+__all__ = ["ModuleCosts", "register_module_cost"]
 
 ModuleCost = Callable[[Any, tuple[Any, ...], Any], Mapping[str, int]]
 _F = TypeVar("_F", bound=ModuleCost)

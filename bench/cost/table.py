@@ -1,27 +1,21 @@
-"""The cost of every unit of a network, and of whatever a record says was run."""
+"""The cost of every unit of a network, and of whatever a record says was run. Needs no torch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from bench.cost.count import count_module
-from bench.cost.opaque import COLUMNS
 from bench.errors import CostError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
-    from bench.method import Method, Unit
-
-__all__ = ["CostTable", "count_units"]
-
+#: Columns that every table has besides the parameters.
+COLUMNS = ("macs", "macs_elementwise", "macs_fvcore")
 PARAMS = "params"
 
 
@@ -49,7 +43,8 @@ class CostTable:
         counts: integers or truth values [..., U]. Returns each column with shape [...], as the same kind of
         array (on the CPU). ``params`` are those of the units that ran at all, however often they did.
         """
-        array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
+        # Tables are read back without torch; whoever has a tensor has imported it.
+        array = counts.detach().cpu().numpy() if hasattr(counts, "detach") else np.asarray(counts)
         if array.dtype.kind not in "iub":
             raise CostError(f"counts of units are integers, not {array.dtype}; average the costs instead")
         if array.ndim < 1 or array.shape[-1] != len(self.units):
@@ -61,7 +56,9 @@ class CostTable:
             name: ((array > 0).astype(np.int64) if name == PARAMS else array) @ column
             for name, column in self.columns.items()
         }
-        if isinstance(counts, Tensor):
+        if hasattr(counts, "detach"):
+            import torch
+
             return {name: torch.from_numpy(np.asarray(value)) for name, value in spent.items()}
         return spent
 
@@ -108,54 +105,3 @@ class CostTable:
 
     def __hash__(self) -> int:
         return hash((self.units, tuple(self.columns)))
-
-
-def count_units(method: Method, model: nn.Module) -> CostTable:
-    """Count every unit of a method's network by itself (see ``count_module``), for one image.
-
-    The model and its mode stay as they are. Raises CostError naming the unit, where it cannot be counted,
-    its name is taken or its extra costs are not finite numbers.
-    """
-    units = list(method.units(model))
-    names = [unit.name for unit in units]
-    if not units:
-        raise CostError(f"{type(method).__name__} names no units; they cover the network")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise CostError(f"two units are called '{twice[0]}'")
-    extra = _extra_columns(units)
-    counted = [count_module(unit.module, unit.inputs, unit.name) for unit in units]
-    params, outside = _count_params(units, model)
-    columns = {
-        **{column: np.array([one[column] for one in counted], dtype=np.int64) for column in COLUMNS},
-        PARAMS: np.array(params, dtype=np.int64),
-        **extra,
-    }
-    return CostTable(tuple(names), columns, outside)
-
-
-def _extra_columns(units: Sequence[Unit]) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
-    for index, unit in enumerate(units):
-        for name, value in unit.extra_costs.items():
-            if name in (*COLUMNS, PARAMS):
-                raise CostError(f"unit '{unit.name}': extra cost '{name}' is a column of the harness; rename it")
-            if not math.isfinite(value):
-                raise CostError(f"unit '{unit.name}': extra cost '{name}' is {value}, not a finite number")
-            columns.setdefault(name, np.zeros(len(units)))[index] = value
-    return columns
-
-
-def _count_params(units: Sequence[Unit], model: nn.Module) -> tuple[list[int], int]:
-    """Parameters of each unit, a shared one at the first that has it, and those of the model in none."""
-    seen: set[int] = set()
-
-    def fresh(module: nn.Module) -> int:
-        count = 0
-        for parameter in module.parameters():
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                count += parameter.numel()
-        return count
-
-    return [fresh(unit.module) for unit in units], fresh(model)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bench.config.resolve import RunSpec
+from bench.config.schema import Comparison, Run
 from bench.errors import BenchError, ConfigError, RunError
 from bench.files import remove_leftovers, write_json_atomic, write_text_atomic
 
@@ -70,17 +71,24 @@ def read_status(folder: Path) -> dict[str, Any]:
     return value
 
 
-def write_comparison(out: Path, title: str | None, specs: Sequence[RunSpec], config_text: str) -> None:
+def write_comparison(out: Path, comparison: Comparison, specs: Sequence[RunSpec], config_text: str) -> None:
     """The list of runs that reports read, and the resolved file beside it."""
     first = specs[0]
+    runs = {run.name: run for run in comparison.runs}
     write_json_atomic(out / "comparison.json", {
-        "name": first.comparison, "title": title, "protocol": first.protocol, "data": first.data.name,
+        "name": first.comparison, "title": comparison.title, "protocol": first.protocol, "data": first.data.name,
         "protocol_version": first.protocol_version,
         "confidence_level": first.evaluate.confidence_level,
+        "reference": comparison.reference, "budgets": list(comparison.budgets),
         "runs": [{"run": s.run, "label": s.label, "method": s.method, "seed": s.seed, "run_id": s.run_id,
-                  "folder": f"runs/{s.folder}"} for s in specs],
+                  "folder": f"runs/{s.folder}", **_compared(runs[s.run])} for s in specs],
     })  # fmt: skip
     write_text_atomic(out / "config.yaml", config_text)
+
+
+def _compared(run: Run) -> dict[str, Any]:
+    """What a file says of a run that only reports need."""
+    return run.model_dump(mode="json", include={"group", "factors", "published"}, exclude_defaults=True)
 
 
 def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:

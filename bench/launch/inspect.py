@@ -13,7 +13,8 @@ from torch import nn
 from bench.config.load import Loaded
 from bench.config.resolve import RunSpec, parse_options
 from bench.cost.memory import estimate_memory
-from bench.cost.table import CostTable, count_units
+from bench.cost.table import CostTable
+from bench.cost.units import count_units
 from bench.data import open_data
 from bench.data.catalog import dataset_info, find_root, missing_files
 from bench.errors import BenchError, ConfigError

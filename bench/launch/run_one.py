@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from bench.config.resolve import RunSpec, parse_options
-from bench.cost.table import CostTable, count_units
+from bench.cost.table import CostTable
+from bench.cost.units import count_units
 from bench.data import DataBundle, open_data
 from bench.errors import BenchError, ConfigError, Diverged
 from bench.evaluate.collect import record_split

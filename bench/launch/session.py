@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.config.resolve import RunSpec
+from bench.config.schema import Comparison
 from bench.errors import BenchError
 from bench.launch.folder import (
     SETTLED,
@@ -64,13 +65,13 @@ class Session:
     report: bool = True
     _lock: list[int] = field(default_factory=list, repr=False)
 
-    def run(self, specs: Sequence[RunSpec], title: str | None = None, config_text: str = "") -> Outcome:
+    def run(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str = "") -> Outcome:
         """Do what is missing, then draw. Raises BenchError where nothing could be started."""
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-            return self._run_together(specs, title, config_text)
+            return self._run_together(specs, comparison, config_text)
         with hold(self.out) as lock:
             self._lock[:] = [lock] if lock is not None else []  # held on by a run's process, should we die
-            self._begin(specs, title, config_text)
+            self._begin(specs, comparison, config_text)
             outcome = Outcome(self.out)
             with Watch().listening() as watch:
                 for number, spec in enumerate(specs, 1):
@@ -83,8 +84,8 @@ class Session:
             self._finish(specs, outcome)
         return outcome
 
-    def _begin(self, specs: Sequence[RunSpec], title: str | None, config_text: str) -> None:
-        write_comparison(self.out, title, specs, config_text)
+    def _begin(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str) -> None:
+        write_comparison(self.out, comparison, specs, config_text)
         for spec in specs:
             folder = RunFolder(self.out, spec)
             folder.write_spec()
@@ -186,7 +187,7 @@ class Session:
             return "interrupted"
 
     # ---- under torchrun ---------------------------------------------------------------------------
-    def _run_together(self, specs: Sequence[RunSpec], title: str | None, config_text: str) -> Outcome:
+    def _run_together(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str) -> Outcome:
         from contextlib import nullcontext
 
         from bench.launch.run_one import execute_run, pick_device
@@ -197,7 +198,7 @@ class Session:
         try:
             with hold(self.out) if world.is_main else nullcontext():
                 if world.is_main:
-                    self._begin(specs, title, config_text)
+                    self._begin(specs, comparison, config_text)
                 world.barrier()
                 for number, spec in enumerate(specs, 1):
                     folder = RunFolder(self.out, spec)

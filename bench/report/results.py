@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.errors import RunError
 from bench.evaluate.columns import read_rows
+from bench.evaluate.measured import Measured, read_measured
 from bench.evaluate.rows import failed_row
 
 
@@ -18,7 +19,8 @@ class RunResult:
     """One run of one seed.
 
     status: "done" only where its rows could be read. curves: training metrics, one dict per epoch, stages in
-    the order in which they were trained. facts: the whole status.json. spec: the resolved run.
+    the order in which they were trained. facts: the whole status.json. spec: the resolved run. group, factors,
+    published: what the file says of the run for comparing. measured: None where the records were not kept.
     """
 
     run: str
@@ -33,6 +35,10 @@ class RunResult:
     curves: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    factors: dict[str, str] = field(default_factory=dict)
+    published: list[dict[str, Any]] = field(default_factory=list)
+    measured: Measured | None = None
 
     @property
     def done(self) -> bool:
@@ -41,7 +47,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole comparison."""
+    """A whole comparison. budgets: as the file has them (``bench.config.comparing.parse_budget``)."""
 
     out: Path
     name: str
@@ -51,6 +57,8 @@ class Results:
     protocol_version: int
     confidence_level: float
     runs: list[RunResult]
+    reference: str | None = None
+    budgets: tuple[float | str, ...] = ()
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -101,6 +109,8 @@ def read_results(out: Path) -> Results:
         int(comparison.get("protocol_version") or 0),
         float(comparison.get("confidence_level") or 0.95),
         runs,
+        comparison.get("reference"),
+        tuple(comparison.get("budgets") or ()),
     )
 
 
@@ -117,9 +127,11 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any]) -> R
         "host_class": str(facts.get("host_class") or ""),
     }  # fmt: skip
     rows: list[dict[str, Any]] = []
+    measured = None
     if status == "done":
         try:
-            rows = read_rows(folder / "rows.csv")
+            measured = read_measured(folder)
+            rows = measured.rows() if measured is not None else read_rows(folder / "rows.csv")
             # The name in plots may have changed since; it is no part of what was measured.
             rows = [{**row, "label": known["label"]} for row in rows]
             if not rows:
@@ -130,7 +142,8 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any]) -> R
         rows = [failed_row(known, status, reason)]
     return RunResult(
         known["run"], known["label"], known["method"], known["seed"], known["run_id"], folder, status, reason,
-        rows, _read_curves(folder), facts, spec,
+        rows, _read_curves(folder), facts, spec, entry.get("group"), dict(entry.get("factors") or {}),
+        list(entry.get("published") or []), measured,
     )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from bench.config.data import DataSpec
-from bench.cost.table import CostTable, count_units
+from bench.cost.table import CostTable
+from bench.cost.units import count_units
 from methods.adn.blocks import skip_aware_norms
 from methods.adn.config import ADNConfig
 from methods.adn.families import build_network, build_plain

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.config.resolve import parse_options
 from bench.config.schema import Recipe
-from bench.cost.table import count_units
+from bench.cost.units import count_units
 from bench.errors import ConfigError, WeightsError
 from bench.method import Batch, DataSpec, Method, Point, Stage
 from bench.registry import METHOD_CONFIGS, _entries, method_class, method_config, method_names

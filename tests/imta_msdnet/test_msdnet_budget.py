@@ -11,7 +11,7 @@ import torch
 from msdnet_helpers import built, small_options
 from torch import Tensor
 
-from bench.cost.table import count_units
+from bench.cost.units import count_units
 from bench.evaluate.policies.exits import BudgetedBatch, ConfidenceSweep
 from bench.evaluate.record import Outcomes, Signals, record_split
 

@@ -10,7 +10,7 @@ import torch
 from msdnet_helpers import NUMBERS, config, exit_order, published, published_shapes, sine_fill, sine_images
 
 from bench.config.data import DataSpec
-from bench.cost.table import count_units
+from bench.cost.units import count_units
 from methods.imta_msdnet.archs import ARCHS
 from methods.imta_msdnet.method import IMTAMSDNet
 

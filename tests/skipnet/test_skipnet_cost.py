@@ -8,7 +8,7 @@ from skipnet_nets import DATA, lively_network, random_batch
 
 from bench.config.data import DataSpec
 from bench.cost.count import count_module
-from bench.cost.table import count_units
+from bench.cost.units import count_units
 from methods.skipnet.config import SkipNetConfig
 from methods.skipnet.method import SkipNet
 from methods.skipnet.network import GatedResNet
