@@ -100,16 +100,20 @@ def write_results(
     title: str | None = "Early exits, gates and static paths on CIFAR-10",
     epochs: int = 30,
     broken: dict[tuple[str, int], tuple[str, str]] | None = None,
+    reference: str | None = None,
+    budgets: Sequence[float | str] = (),
+    more: dict[str, dict[str, Any]] | None = None,
 ) -> Path:
-    """Write a whole folder. broken: (run, seed) -> (status, reason) for runs without numbers."""
-    broken = broken or {}
+    """Write a whole folder. broken: (run, seed) -> (status, reason) for runs without numbers. more: run -> what a
+    file says of it for comparing (group, factors, published)."""
+    broken, more = broken or {}, more or {}
     runs, table = [], []
     for position, (run, label, method, capabilities, make, stages) in enumerate(recipes):
         for seed in seeds:
             run_id = f"{position:04x}{seed:04x}abcd"
             folder = f"runs/{run}-seed{seed}-{run_id[:8]}"
             runs.append({"run": run, "label": label, "method": method, "seed": seed, "run_id": run_id,
-                         "folder": folder})  # fmt: skip
+                         "folder": folder, **more.get(run, {})})  # fmt: skip
             path = out / folder
             status, reason = broken.get((run, seed), ("done", None))
             facts = {
@@ -147,10 +151,11 @@ def write_results(
                 "torch": "2.15.0+cpu", "python": "3.11.7", "device": "cpu",
                 "host_class": "Example CPU (2 cores)", "amp": "off", "capabilities": list(capabilities),
             }  # fmt: skip
+            write_json_atomic(path / "meta.json", meta)
             write_rows(path / "rows.csv", make_rows(meta, records, cost, Evaluate()))
     write_json_atomic(out / "comparison.json", {
         "name": name, "title": title, "protocol": protocol, "data": "cifar10", "protocol_version": 1,
-        "confidence_level": 0.95, "runs": runs,
+        "confidence_level": 0.95, "reference": reference, "budgets": list(budgets), "runs": runs,
     })  # fmt: skip
     return out
 
