@@ -1,35 +1,5 @@
-"""Learning rate and momentum for another batch size (Chiley et al. 2019; the released trainers apply it always).
+"""The batch-size rule of the released trainers, where the norms' recipes look for it. Imports no torch."""
 
-One step at batch B should do what B / B0 steps at the reference B0 did: the momentum's memory keeps its
-length in samples, and so does the weight of each sample in the sum of all updates. The decays of online
-normalisation count samples already, and weight decay is not scaled. Imports no torch.
-"""
+from bench.config.batch_scaling import Scaled, scale_for_batch
 
-from __future__ import annotations
-
-from typing import NamedTuple
-
-
-class Scaled(NamedTuple):
-    """``lr`` and ``momentum`` of a recipe."""
-
-    lr: float
-    momentum: float
-
-
-def scale_for_batch(lr: float, momentum: float, batch_size: int, reference_batch_size: int) -> Scaled:
-    """momentum' = momentum^(B/B0), lr' = lr * (B/B0) * (1 - momentum') / (1 - momentum).
-
-    lr, momentum: of the recipe at ``reference_batch_size``. At B = B0 nothing changes, to the last bit. Plain
-    SGD (momentum 0) gets the linear rule. Raises ValueError outside lr > 0, 0 <= momentum < 1, sizes >= 1.
-    """
-    if not lr > 0 or not 0 <= momentum < 1 or batch_size < 1 or reference_batch_size < 1:
-        raise ValueError(
-            f"needs lr > 0, 0 <= momentum < 1 and batch sizes of at least 1, not lr {lr}, momentum {momentum}, "
-            f"batch sizes {batch_size} and {reference_batch_size}"
-        )
-    if batch_size == reference_batch_size:
-        return Scaled(lr, momentum)
-    ratio = batch_size / reference_batch_size
-    scaled = momentum**ratio
-    return Scaled(lr * ratio * (1 - scaled) / (1 - momentum), scaled)
+__all__ = ["Scaled", "scale_for_batch"]

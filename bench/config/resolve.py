@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.config.batch_scaling import scaled_values
 from bench.config.load import Loaded
 from bench.config.messages import explain_errors
 from bench.config.schema import (
@@ -210,7 +211,20 @@ def _stage_recipe(
     except ValidationError as error:
         problem = explain_errors(error, Recipe, root)
         raise ConfigError(_name_run(str(problem), run.name)) from None
-    return recipe, {name: origins.get(name, DEFAULT) for name in Recipe.model_fields}
+    recipe, scaled = _scaled(recipe, root, run.name)
+    return recipe, {name: scaled.get(name, origins.get(name, DEFAULT)) for name in Recipe.model_fields}
+
+
+def _scaled(recipe: Recipe, root: Node, run: str) -> tuple[Recipe, dict[str, Origin]]:
+    """The recipe for its own batch size, and the origin of every value that this changed."""
+    try:
+        changed = scaled_values(recipe)
+    except ValueError as error:
+        where = str(root.origin_of(("reference_batch_size",)))
+        raise ConfigError(f"recipe: {error} (run '{run}')", where=where) from None
+    rule = f"{{}} at batch {recipe.reference_batch_size}, scaled to batch {recipe.batch_size} (reference_batch_size)"
+    origins = {name: Origin(rule.format(f"{getattr(recipe, name):.10g}")) for name in changed}
+    return recipe.model_copy(update=changed), origins
 
 
 def _name_run(lines: str, name: str) -> str:

@@ -84,6 +84,9 @@ class Recipe(Strict):
     iterations: int | None = Field(None, ge=1, description="Optimiser steps; replaces `epochs`, and milestones, "
                                    "warmup and step size are then in steps too.")
     batch_size: int = Field(128, ge=1, description="Images per optimiser step, over all processes together.")
+    reference_batch_size: int | None = Field(
+        None, ge=1, description="lr and momentum are given for this batch size; for another batch_size they are scaled: "
+        "momentum^(B/B0), and lr times (B/B0) (1 - scaled momentum) / (1 - momentum). sgd only; null: taken as given.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
     # optimiser
     opt: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
@@ -195,6 +198,8 @@ class Recipe(Strict):
             raise ValueError("lr_milestones must grow")
         if self.nesterov and (self.opt != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs opt: sgd and a momentum greater than 0")
+        if self.reference_batch_size is not None and self.opt != "sgd":
+            raise ValueError("reference_batch_size is a rule for opt: sgd; set it to null, and lr for the batch size")
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min ({self.lr_min}) is greater than lr ({self.lr})")
         if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size < 2:
@@ -204,8 +209,9 @@ class Recipe(Strict):
         return self
 
 
-#: Fields of the recipe that cannot change a result and so stay out of a run's identity.
-EXECUTION_ONLY = frozenset({"workers", "checkpoint_every"})
+#: Fields of the recipe that cannot change a result and so stay out of a run's identity. What
+#: ``reference_batch_size`` does is in the resolved recipe's lr and momentum.
+EXECUTION_ONLY = frozenset({"workers", "checkpoint_every", "reference_batch_size"})
 
 
 class Evaluate(Strict):
