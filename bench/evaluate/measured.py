@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.config.schema import Evaluate
 from bench.cost.table import CostTable
-from bench.errors import RunError
+from bench.errors import CostError, RunError
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.rows import make_rows
 
@@ -59,6 +59,6 @@ def read_measured(folder: Path) -> Measured | None:
         spec = folder / "spec.json"
         said = json.loads(spec.read_text("utf-8")) if spec.is_file() else meta
         evaluate = Evaluate.model_validate_json(json.dumps(said.get("evaluate") or {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, CostError) as error:
         raise RunError(f"{folder}: meta.json or cost.json is damaged ({type(error).__name__}); run again") from error
     return Measured(meta, records, cost, evaluate)

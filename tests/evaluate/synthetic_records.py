@@ -31,9 +31,11 @@ def make_record(
     """A record of len(skills) points; counts as in ``Signals``. Higher skill, higher accuracy."""
     rng = np.random.default_rng(seed)
     p = len(skills)
-    difficulty = rng.normal(size=n)
+    # Records of one size are of the same images, as the runs of a comparison are.
+    images = np.random.default_rng(n)
+    difficulty = images.normal(size=n)
+    label = images.integers(0, CLASSES, n)
     shared = rng.normal(size=n)
-    label = rng.integers(0, CLASSES, n)
     own = rng.normal(size=(p, n))
     evidence = 0.9 + np.asarray(skills)[:, None] - difficulty + noise * (0.7 * shared + 0.7 * own)
     logits = rng.gumbel(size=(p, n, CLASSES)) * 0.5

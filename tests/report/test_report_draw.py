@@ -244,8 +244,10 @@ def test_figures_of_an_earlier_state_do_not_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "status"),
     [
-        ("rows.csv", "nonsense", "failed"),
-        ("rows.csv", None, "failed"),
+        ("rows.csv", "nonsense", "done"),  # made again from the records
+        ("rows.csv", None, "done"),
+        ("test-signals.npz", "nonsense", "failed"),
+        ("cost.json", "{}", "failed"),
         ("status.json", "{", "pending"),
         ("metrics.jsonl", '{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "lo', "done"),
     ],
@@ -261,6 +263,22 @@ def test_a_damaged_run_does_not_lose_the_others(tmp_path: Path, file: str, conte
     rows = {row["run"]: row for row in read_rows(out / "results.csv")}
     assert rows["resnet14"]["status"] == status
     assert rows["resnet8"]["status"] == rows["resnet20"]["status"] == "done"
+
+
+@pytest.mark.usefixtures("only_svg")
+@pytest.mark.parametrize(("content", "status"), [("nonsense", "failed"), (None, "failed"), ("as it was", "done")])
+def test_without_records_the_rows_of_the_run_are_taken(tmp_path: Path, content: str | None, status: str) -> None:
+    out = write_results(tmp_path, QUICK, n=100, val=50)
+    folder = next((out / "runs").glob("resnet14-*"))
+    for path in folder.glob("*.npz"):
+        path.unlink()
+    if content is None:
+        (folder / "rows.csv").unlink()
+    elif content == "nonsense":
+        (folder / "rows.csv").write_text(content)
+    draw(out)
+    rows = {row["run"]: row for row in read_rows(out / "results.csv")}
+    assert rows["resnet14"]["status"] == status
 
 
 def test_a_folder_without_a_comparison_is_one_line(tmp_path: Path) -> None:
