@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.evaluate.bounds import ORACLE, RANDOM
 from bench.report.labels import Label, place_labels
 from bench.report.results import Results
 from bench.report.style import (
@@ -73,7 +74,7 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
     size, note_size = (7.5, 6.2) if wide else (6.5, 5.6)
     left, right = (0.56, 0.12) if wide else (0.5, 0.12)
     own = looks(results)
-    handles = _legend(lines)
+    handles = _legend(lines, any(len(members) > 1 for members in families(results)))
     columns = 2 if wide else 1
     figure = new_figure(width, height)
     room = width - left - right
@@ -87,7 +88,9 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
     axes = figure.add_axes((left / width, below / total, room / width, height / total))
     _axes(axes, lines, log=_is_log(lines))
     obstacles, labels = _draw_runs(axes, lines, own, wide)
+    obstacles += _draw_families(axes, results, lines, own)
     _limits(axes, lines)
+    _draw_bounds(axes, lines, own)
     place_labels(axes, labels, _dense(axes, obstacles), size)
     figure.text(left / width, 1 - 0.06 / total, "\n".join(title), va="top", ha="left", weight="bold", size=9)
     figure.legend(
@@ -141,6 +144,44 @@ def _draw_runs(
         where = points[:1] + curve[:: max(len(curve) // 6, 1)] + (points[1:] if len(points) < 7 else [])
         labels.append(Label(mine[0]["label"], list(zip(*_xy(where))), look.colour))
     return obstacles, labels
+
+
+def _draw_families(
+    axes: Axes, results: Results, lines: Sequence[dict[str, Any]], own: dict[str, Look]
+) -> list[np.ndarray]:
+    """A line through the default points of the runs of a group: networks that were trained one by one."""
+    obstacles = []
+    for members in families(results):
+        mine = [line for line in lines if line["run"] in members and line.get("default") == "yes"]
+        if len(members) > 1 and len(mine) > 1:
+            x, y = _xy(sorted(mine, key=lambda line: line["macs_mean"]))
+            axes.plot(x, y, color=own[members[0]].colour, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1.8)
+            obstacles.append(np.column_stack([x, y]))
+    return obstacles
+
+
+def families(results: Results) -> list[list[str]]:
+    """Names of runs that share a group, in file order; a run without one stands by itself."""
+    grouped: dict[str, list[str]] = {}
+    for run in results.runs:
+        members = grouped.setdefault(f"group {run.group}" if run.group else f"run {run.run}", [])
+        if run.run not in members:
+            members.append(run.run)
+    return list(grouped.values())
+
+
+def _draw_bounds(axes: Axes, lines: Sequence[dict[str, Any]], own: dict[str, Look]) -> None:
+    """Lightly, and without asking for room: what random choices get, and what an oracle would."""
+    low, high = axes.get_ylim()
+    for run in dict.fromkeys(line["run"] for line in lines):
+        mine = [line for line in lines if line["run"] == run]
+        luck = sorted((line for line in mine if line["policy"] == RANDOM), key=lambda line: line["macs_mean"])
+        if luck:
+            axes.plot(*_xy(luck), color=own[run].colour, linewidth=0.7, linestyle=(0, (1, 2)), alpha=0.55, zorder=1.2)
+        for line in mine:
+            if line["policy"] == ORACLE and low <= line["top1_mean"] <= high:
+                axes.plot([line["macs_mean"]], [line["top1_mean"]], marker="*", markersize=6, color=own[run].colour,
+                          alpha=0.45, linestyle="none", zorder=1.2)  # fmt: skip
 
 
 def _draw_points(axes: Axes, points: list[dict[str, Any]], look: Look, wide: bool) -> list[np.ndarray]:
@@ -231,7 +272,7 @@ def _dense(axes: Axes, obstacles: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _legend(lines: Sequence[dict[str, Any]]) -> list[Any]:
+def _legend(lines: Sequence[dict[str, Any]], grouped: bool) -> list[Any]:
     """What markers and lines mean; the runs themselves are labelled in the figure."""
     from matplotlib.lines import Line2D
 
@@ -255,6 +296,15 @@ def _legend(lines: Sequence[dict[str, Any]]) -> list[Any]:
     for policy in (name for name in CURVES if name in drawn):
         style = _STYLES.get(policy, "-")
         handles.append(Line2D([], [], color=INK, linestyle=style, label=f"input-adaptive: {_WORDS[policy]}"))
+    if grouped:
+        handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)), label="trained one by one"))
+    if any(line["policy"] == RANDOM for line in lines):
+        handles.append(Line2D([], [], color=INK, linewidth=0.7, linestyle=(0, (1, 2)), alpha=0.6,
+                              label="bound: exits drawn at random"))  # fmt: skip
+    low, high = _accuracy_range(_drawn(lines))
+    if any(line["policy"] == ORACLE and line["top1_mean"] < high + 0.09 * (high - low) for line in lines):
+        handles.append(Line2D([], [], color=INK, linestyle="none", marker="*", markersize=6, alpha=0.5,
+                              label="bound: oracle"))  # fmt: skip
     return handles
 
 
@@ -275,5 +325,16 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]]) -> list[str]:
         f"Protocol: {_PROTOCOLS.get(results.protocol, results.protocol)}.",
         many,
         f"Bars and bands: {'; or '.join(meanings)}.{' Some are longer than the figure.' if cut else ''}",
+        *_beyond(lines),
         *([f"Not drawn or incomplete: {', '.join(failed)}."] if failed else []),
     ]
+
+
+def _beyond(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Oracles that lie above the figure, in words."""
+    low, high = _accuracy_range(_drawn(lines))
+    found = [line for line in lines if line["policy"] == ORACLE and line["top1_mean"] >= high + 0.09 * (high - low)]
+    if not found:
+        return []
+    words = [f"{line['label']} {line['top1_mean']:.1f} % at {format_macs(line['macs_mean'])}" for line in found[:4]]
+    return [f"Oracle bounds above the figure: {', '.join(words)}{' and more' if len(found) > 4 else ''}."]

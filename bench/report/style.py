@@ -51,24 +51,25 @@ class Look:
 
 
 def looks(results: Results) -> dict[str, Look]:
-    """The look of every run, by name; it depends on the order of the file alone.
+    """The look of every run, by name; it depends on the order of the file alone. Runs of one group look alike.
 
     Where all runs are of one method, colour and marker tell the runs apart instead.
     """
-    names = {run.run: run.method for run in results.runs}
-    methods = list(dict.fromkeys(names.values()))
-    if len(methods) == 1:
-        return {run: Look(*pick(number)) for number, run in enumerate(names)}
-    several = {run.run for run in results.runs if len({(r["policy"], r["point"]) for r in run.rows}) > 1}
+    families = {run.run: run.group or run.run for run in results.runs}
+    methods_of = {families[run.run]: run.method for run in results.runs}
+    methods = list(dict.fromkeys(methods_of.values()))
+    several = {families[run.run] for run in results.runs if len({(r["policy"], r["point"]) for r in run.rows}) > 1}
+    several |= {name for name in methods_of if sum(other == name for other in families.values()) > 1}
     seen: dict[str, int] = {}
-    found = {}
-    for run, method in names.items():
-        colour, marker = pick(methods.index(method))
+    own = {}
+    for number, (name, method) in enumerate(methods_of.items()):
+        colour, marker = pick(number if len(methods) == 1 else methods.index(method))
         variant = seen.get(method, 0)
-        if run in several:
+        if name in several and len(methods) > 1:
             seen[method] = variant + 1
-        found[run] = Look(_shade(colour, variant) if run in several else colour, marker)
-    return found
+            colour = _shade(colour, variant)
+        own[name] = Look(colour, marker)
+    return {run: own[name] for run, name in families.items()}
 
 
 def pick(number: int) -> tuple[str, str]:
