@@ -15,6 +15,11 @@ def comparison_schema() -> dict[str, Any]:
     files = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     schema["properties"]["extends"] = {**files, "description": "File or files to start from."}
     schema["properties"]["include"] = {**files, "description": "Fragments to add; patterns are allowed."}
+    several = schema["properties"]["ablation"]
+    schema["properties"]["ablation"] = {
+        "anyOf": [several.pop("items"), {"type": "array", "items": {"$ref": "#/$defs/Ablation"}}],
+        "description": several["description"],
+    }
     schema["required"] = []  # a file that extends another, or a fragment, need not say everything
     recipe = Recipe.model_json_schema()
     definitions["RecipeChange"] = {**recipe, "required": []}

@@ -59,6 +59,11 @@ def load_config(
         target, name = (_section(tree, "data"), "root") if key == "data_root" else (tree, key)
         target.value[name] = _as_node(value, COMMAND_LINE)
     comparison = check_comparison(tree)
+    if comparison.ablation:
+        from bench.config.expand import expand_ablation  # which reads the options of methods
+
+        expand_ablation(tree, comparison, path)
+        comparison = check_comparison(tree)
     if only:
         names = [run.name for run in comparison.runs]
         for name in only:
@@ -177,13 +182,13 @@ def _apply_setting(tree: Node, setting: str) -> None:
     value = _as_node(value.plain() if text.strip() else None, COMMAND_LINE)
     steps = key.strip().split(".")
     if steps[0] != "runs":
-        _set(tree, steps, value, where)
+        set_value(tree, steps, value, where)
         return
     runs = tree.value.get("runs")
     if runs is None or not isinstance(runs.value, list):
         raise ConfigError("the file has no runs", where=where)
     for run, rest in _select_runs(runs.value, steps[1:], where):
-        _set(run, rest, value, where)
+        set_value(run, rest, value, where)
 
 
 def _select_runs(runs: list[Node], steps: list[str], where: str) -> Iterable[tuple[Node, list[str]]]:
@@ -198,22 +203,23 @@ def _select_runs(runs: list[Node], steps: list[str], where: str) -> Iterable[tup
     raise ConfigError(f"no run '{asked}'{did_you_mean(asked, [n for n in names if n])}", where=where)
 
 
-def _set(node: Node, steps: list[str], value: Node, where: str) -> None:
+def set_value(node: Node, steps: list[str], value: Node, where: str) -> None:
+    """Put a value at a path below a section, which is made where it is missing. ConfigError naming ``where``."""
     if not steps:
         raise ConfigError("names a whole section; name a key in it", where=where)
     for step in steps[:-1]:
         if not isinstance(node.value, dict):
             raise ConfigError(f"'{step}' is no section", where=where)
-        node = _section(node, step)
+        node = _section(node, step, value.origin)
     if not isinstance(node.value, dict):
         raise ConfigError(f"'{steps[-1]}' is no key of a section", where=where)
     node.value[steps[-1]] = value
 
 
-def _section(node: Node, key: str) -> Node:
+def _section(node: Node, key: str, origin: Origin = COMMAND_LINE) -> Node:
     child = node.value.get(key)
     if child is None or child.value is None or not isinstance(child.value, dict):
-        child = Node({}, COMMAND_LINE)
+        child = Node({}, origin)
         node.value[key] = child
     return child
 

@@ -133,16 +133,16 @@ def _fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]
         info = current.model_fields.get(step) if _is_model(current) else None
         if info is None:
             return []
-        current = _model_in(info.annotation)
+        current = model_in(info.annotation)
     return list(current.model_fields) if _is_model(current) else []
 
 
-def _model_in(annotation: Any) -> Any:
+def model_in(annotation: Any) -> Any:
     """The model inside ``Model | None``, ``tuple[Model, ...]`` and the like."""
     if _is_model(annotation):
         return annotation
     for part in get_args(annotation):
-        found = _model_in(part)
+        found = model_in(part)
         if found is not None:
             return found
     return None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bench.config.ablation import Ablation, as_sections
 from bench.config.base import Strict
 from bench.config.comparing import Published, parse_budget
 from bench.config.stage import Stage
@@ -85,8 +86,9 @@ class Recipe(Strict):
                                    "warmup and step size are then in steps too.")
     batch_size: int = Field(128, ge=1, description="Images per optimiser step, over all processes together.")
     reference_batch_size: int | None = Field(
-        None, ge=1, description="lr and momentum are given for this batch size; for another batch_size they are scaled: "
-        "momentum^(B/B0), and lr times (B/B0) (1 - scaled momentum) / (1 - momentum). sgd only; null: taken as given.")
+        None, ge=1, description="lr and momentum are given for this batch size; for another batch_size they are "
+        "scaled: momentum^(B/B0), and lr times (B/B0) (1 - scaled momentum) / (1 - momentum). sgd only; null: taken "
+        "as given.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
     # optimiser
     opt: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
@@ -252,6 +254,7 @@ class Run(Strict):
                               "family of depths, a sweep over a weight. Default: each run by itself.")
     factors: dict[str, str] = Field(default_factory=dict, description="Levels of an ablation's axes that this run has; "
                                     "`bench ablate` fills them in.")
+    base: str | None = Field(None, description="The run that this one varies; `bench ablate` fills it in.")
     published: tuple[Published, ...] = Field((), description="Published numbers to stand beside this run's own.")
 
     @field_validator("seeds", "published", mode="before")
@@ -297,6 +300,12 @@ class Comparison(Strict):
     budgets: tuple[float | str, ...] = Field((), description="Limits on the mean cost of an image: 0.5 (of the "
                                              "reference run), '30M' or '1.2G' (MACs), '2.5ms' (where measured).")
     runs: tuple[Run, ...] = Field(min_length=1, description="What is compared.")
+    ablation: tuple[Ablation, ...] = Field((), description="Axes along which runs are varied; a section, or several.")
+
+    @field_validator("ablation", mode="before")
+    @classmethod
+    def _sections(cls, value: Any) -> Any:
+        return as_sections(value)
 
     @field_validator("seeds", "runs", "budgets", mode="before")
     @classmethod

@@ -80,15 +80,28 @@ def write_comparison(out: Path, comparison: Comparison, specs: Sequence[RunSpec]
         "protocol_version": first.protocol_version,
         "confidence_level": first.evaluate.confidence_level,
         "reference": comparison.reference, "budgets": list(comparison.budgets),
+        "ablation": describe_ablation(comparison),
         "runs": [{"run": s.run, "label": s.label, "method": s.method, "seed": s.seed, "run_id": s.run_id,
                   "folder": f"runs/{s.folder}", **_compared(runs[s.run])} for s in specs],
     })  # fmt: skip
     write_text_atomic(out / "config.yaml", config_text)
 
 
+def describe_ablation(comparison: Comparison) -> dict[str, Any]:
+    """Axes with their levels and base levels, by section; empty where nothing is varied. Of runs it says nothing:
+    their ``factors`` and ``base`` do."""
+    if not comparison.ablation:
+        return {}
+    return {"sections": [
+        {"design": section.design, "axes": {axis: list(levels) for axis, levels in section.axes.items()},
+         "base": {axis: next(iter(levels)) for axis, levels in section.axes.items()}}
+        for section in comparison.ablation
+    ]}  # fmt: skip
+
+
 def _compared(run: Run) -> dict[str, Any]:
     """What a file says of a run that only reports need."""
-    return run.model_dump(mode="json", include={"group", "factors", "published"}, exclude_defaults=True)
+    return run.model_dump(mode="json", include={"group", "factors", "base", "published"}, exclude_defaults=True)
 
 
 def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:

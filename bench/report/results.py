@@ -20,7 +20,8 @@ class RunResult:
 
     status: "done" only where its rows could be read. curves: training metrics, one dict per epoch, stages in
     the order in which they were trained. facts: the whole status.json. spec: the resolved run. group, factors,
-    published: what the file says of the run for comparing. measured: None where the records were not kept.
+    published: what the file says of the run for comparing. measured: None where the records were not kept. base:
+    the run that an ablation varied to make this one (itself where it is the base combination).
     """
 
     run: str
@@ -39,6 +40,7 @@ class RunResult:
     factors: dict[str, str] = field(default_factory=dict)
     published: list[dict[str, Any]] = field(default_factory=list)
     measured: Measured | None = None
+    base: str | None = None
 
     @property
     def done(self) -> bool:
@@ -47,7 +49,8 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole comparison. budgets: as the file has them (``bench.config.comparing.parse_budget``)."""
+    """A whole comparison. budgets: as the file has them (``bench.config.comparing.parse_budget``). ablation:
+    ``{"sections": [{"design", "axes": {axis: levels}, "base": {axis: level}}]}``, empty where nothing is varied."""
 
     out: Path
     name: str
@@ -59,6 +62,7 @@ class Results:
     runs: list[RunResult]
     reference: str | None = None
     budgets: tuple[float | str, ...] = ()
+    ablation: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -111,6 +115,7 @@ def read_results(out: Path) -> Results:
         runs,
         comparison.get("reference"),
         tuple(comparison.get("budgets") or ()),
+        dict(comparison.get("ablation") or {}),
     )
 
 
@@ -143,7 +148,7 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any]) -> R
     return RunResult(
         known["run"], known["label"], known["method"], known["seed"], known["run_id"], folder, status, reason,
         rows, _read_curves(folder), facts, spec, entry.get("group"), dict(entry.get("factors") or {}),
-        list(entry.get("published") or []), measured,
+        list(entry.get("published") or []), measured, entry.get("base"),
     )  # fmt: skip
 
 
