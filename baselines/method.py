@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from baselines.resnet import IMAGENET_ARCHS, CifarResNet, imagenet_resnet
 from baselines.weights import from_published, list_archs, to_published
 from bench.config.data import DataSpec
 from bench.errors import ConfigError
-from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Stage, Unit, load_strict
+from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit, load_strict
 from bench.train.losses import cross_entropy
 
 __all__ = ["ResNetBaseline"]
@@ -100,6 +101,22 @@ class ResNetBaseline(Method):
 
     def export_weights(self, model: nn.Module) -> dict[str, Tensor]:
         return to_published(model.state_dict(), self.config)
+
+    def export_point(self, model: nn.Module, point: Point) -> nn.Module:
+        """The network itself: it is plain already."""
+        return copy.deepcopy(model).cpu().eval()
+
+    def export_constructor(self, point: Point) -> str:
+        config, norm = self.config, ""
+        if config.norm.kind != "batch" or config.norm.eps != 1e-5:
+            given = config.norm.model_dump(mode="json")
+            norm = f", norm_layer=baselines.norms.factory.norm_layer(baselines.norms.config.NormConfig(**{given}))"
+        if config.arch is not None:
+            return f"torchvision.models.{config.arch}(num_classes={self.data.num_classes}{norm})"
+        return (
+            f"baselines.resnet.CifarResNet({config.depth}, {self.data.num_classes}, {config.shortcut!r}, "
+            f"width={config.width}, channels={self.data.channels}{norm})"
+        )
 
     @staticmethod
     def _unit_count(model: nn.Module) -> int:

@@ -194,6 +194,19 @@ class Method(ABC):
         """Our network out under its published names (the inverse of ``import_weights``)."""
         return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
+    def export_point(self, model: nn.Module, point: Point) -> nn.Module:
+        """One operating point as a plain network that decides nothing: images [B, C, H, W] -> logits [B, classes].
+
+        On the CPU, in evaluation mode, sharing no memory with ``model``; no random number is drawn. Raises
+        WeightsError where there is no such network, as by default.
+        """
+        raise WeightsError(f"{type(self).__name__}: point '{point.name}' is no plain network; nothing to export")
+
+    def export_constructor(self, point: Point) -> str | None:
+        """A Python expression with full module names for an empty network that ``export_point``'s state_dict
+        fits, or None."""
+        return None
+
     @classmethod
     def find_arch(cls, arch: str) -> Arch:
         from bench.registry import did_you_mean

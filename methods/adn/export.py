@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bench.config.data import DataSpec
-from bench.errors import BenchError
 from bench.method import load_strict
 from methods.adn.config import ADNConfig
 from methods.adn.families import MOBILENET_ROWS, build_plain, take_apart
@@ -84,26 +80,4 @@ def constructor(config: ADNConfig, data: DataSpec, skip: Skip) -> str:
     return (
         f"methods.adn.families.build_plain(methods.adn.config.ADNConfig.model_validate("
         f"{config.model_dump(mode='json', exclude_defaults=True)}), bench.config.data.{data}, {tuple(depths)})"
-    )
-
-
-def write_onnx(network: nn.Module, path: str | Path, data: DataSpec) -> None:
-    """Write a plain network as ONNX for images [batch, C, H, W], the batch size left open.
-
-    Raises BenchError where the packages that torch.onnx needs are not installed.
-    """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise BenchError(f"ONNX export needs packages that are not installed: pip install {' '.join(missing)}")
-    example = torch.zeros(2, data.channels, data.image_size, data.image_size)
-    first = next(iter(inspect.signature(network.forward).parameters))
-    torch.onnx.export(
-        network.eval(),
-        (example,),
-        str(path),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamo=True,
-        dynamic_shapes={first: {0: torch.export.Dim("batch")}},
-        verbose=False,
     )

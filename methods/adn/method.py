@@ -12,7 +12,7 @@ from bench.config.data import DataSpec
 from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit
 from bench.train.losses import cross_entropy
 from methods.adn.config import ADNConfig
-from methods.adn.export import export_configuration
+from methods.adn.export import constructor, export_configuration
 from methods.adn.families import build_network
 from methods.adn.losses import distillation_loss, feature_loss
 from methods.adn.network import AdaptiveNetwork
@@ -162,6 +162,9 @@ class ADN(Method):
     def export_point(self, model: nn.Module, point: Point) -> nn.Module:
         """One operating point as a plain network with torchvision's names."""
         return export_configuration(cast(AdaptiveNetwork, model), self.config, self.data, point.settings["skip"])
+
+    def export_constructor(self, point: Point) -> str:
+        return constructor(self.config, self.data, point.settings["skip"])
 
 
 def _point(skip: Skip) -> Point:

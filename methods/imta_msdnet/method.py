@@ -29,6 +29,7 @@ from methods.imta_msdnet.archs import ARCHS, imta_config, plain_config
 from methods.imta_msdnet.config import IMTAMSDNetConfig
 from methods.imta_msdnet.costs import UnitPlan, plan_units
 from methods.imta_msdnet.execute import run_exits
+from methods.imta_msdnet.export import ExitNet, exit_constructor, export_exit
 from methods.imta_msdnet.isc import IMTANet
 from methods.imta_msdnet.network import MSDNet, half, scale_sizes
 from methods.imta_msdnet.ofa import one_for_all_loss
@@ -157,6 +158,14 @@ class IMTAMSDNet(Method):
 
     def export_weights(self, model: nn.Module) -> dict[str, Tensor]:
         return to_published(_ours(model))
+
+    def export_point(self, model: nn.Module, point: Point) -> ExitNet:
+        """The part of the network that one exit needs, and its logits."""
+        return export_exit(_ours(model), self.config, self.data, point.settings["exit"])
+
+    def export_constructor(self, point: Point) -> str:
+        collaborate = self.stages()[-1].name == "isc_ofa"
+        return exit_constructor(self.config, self.data, point.settings["exit"], collaborate)
 
 
 def _ours(model: nn.Module) -> MSDNet | IMTANet:

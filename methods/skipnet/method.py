@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, WeightsError
 from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit
 from methods.skipnet.archs import released_archs
 from methods.skipnet.config import SkipNetConfig
@@ -152,6 +152,9 @@ class SkipNet(Method):
 
     def export_weights(self, model: nn.Module) -> dict[str, Tensor]:
         return to_released(cast(GatedResNet, model))
+
+    def export_point(self, model: nn.Module, point: Point) -> nn.Module:
+        raise WeightsError("SkipNet chooses its blocks for every image: no plain network computes what it computes")
 
 
 def _threshold(point: Point, config: SkipNetConfig) -> float:

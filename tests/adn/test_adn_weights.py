@@ -13,9 +13,10 @@ from torchvision import models
 import methods.adn.families  # the constructor expressions name it
 from bench.config.data import DataSpec
 from bench.errors import BenchError, WeightsError
+from bench.launch.export import write_onnx
 from methods.adn.blocks import skip_aware_norms
 from methods.adn.config import ADNConfig
-from methods.adn.export import constructor, write_onnx
+from methods.adn.export import constructor
 from methods.adn.families import build_network
 from methods.adn.method import ADN
 from methods.adn.weights import load_released, load_torchvision, released_names, unwrap
