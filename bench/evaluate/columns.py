@@ -35,6 +35,7 @@ class Row(TypedDict, total=False):
     point: str  # the operating point, where all images run the same one
     default: str  # yes: the method's default operating point
     setting: float | None  # the policy's free parameter (threshold, ratio, share); see the policy
+    thresholds: str  # what was fitted on the validation part, exit by exit: "0.93 0.8"
     chosen_on: str  # the split that fitted the policy's thresholds: validation, or nothing was chosen
     split: str  # the split that the numbers are of: test
     n: int  # images
@@ -62,6 +63,8 @@ class Row(TypedDict, total=False):
 
 
 COLUMNS: tuple[str, ...] = tuple(Row.__annotations__)
+#: Columns that tables written before they existed may lack.
+ADDED = frozenset({"thresholds"})
 INTEGERS = frozenset({"protocol_version", "seed", "n", "params"})
 NUMBERS = frozenset({
     "setting", "top1", "top1_lo", "top1_hi", "top5", "nll", "ece", "macs", "macs_p95", "macs_max",
@@ -95,10 +98,11 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
             names = reader.fieldnames or []
-            missing = [name for name in COLUMNS if name not in names]
+            missing = [name for name in COLUMNS if name not in names and name not in ADDED]
             if missing:
                 raise RunError(f"{path} is no results table: no column {', '.join(missing[:3])}")
-            return [{name: _parse(name, row[name]) for name in names} for row in reader]
+            blank = dict.fromkeys(ADDED - set(names), "")
+            return [{**{name: _parse(name, row[name]) for name in names}, **blank} for row in reader]
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     except (csv.Error, ValueError, TypeError) as error:

@@ -68,7 +68,9 @@ def make_rows(
             policy.fit(val.signals, val.outcomes)
         point = policy.point_name(test.signals)
         values = _measure(test, policy.apply(test.signals), spent, evaluate.confidence_level)
-        named = {"point": point, "default": point == test.points[0], "setting": policy.setting}
+        finite = policy.thresholds[np.isfinite(policy.thresholds)] if policy.chosen_on != NOTHING else []
+        named = {"point": point, "default": point == test.points[0], "setting": policy.setting,
+                 "thresholds": " ".join(f"{float(value):.6g}" for value in finite)}  # fmt: skip
         add(policy.name, policy.chosen_on, {**values, **named})
     for name, setting, values in _bounds(test, spent, capabilities, evaluate.confidence_level):
         add(name, TEST_LABELS if name == ORACLE else NOTHING, {**values, "setting": setting})

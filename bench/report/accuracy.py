@@ -248,12 +248,12 @@ def _drawn(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _accuracy_range(drawn: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """From the lowest to the highest accuracy, and to the ends of intervals as far as they stay within once
-    that range (two percent at least) beyond it: an interval of two seeds must not flatten everything else."""
+    """From the lowest to the highest accuracy, and to the ends of intervals as far as these lie within 0.4 of that
+    range (1.5 percent at least) beyond it: an interval of two seeds must not flatten everything else."""
     means = [line["top1_mean"] for line in drawn]
     known = [line for line in drawn if line["top1_lo"] is not None]
     ends = [line["top1_lo"] for line in known] + [line["top1_hi"] for line in known] + means
-    beyond = max(max(means) - min(means), 2.0)
+    beyond = max(0.4 * (max(means) - min(means)), 1.5)
     bottom, top = max(min(ends), min(means) - beyond), min(max(ends), max(means) + beyond)
     return (bottom, top) if top - bottom > 0.2 else (bottom - 0.1, top + 0.1)
 

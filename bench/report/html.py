@@ -4,66 +4,73 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.files import write_text_atomic
+from bench.report.chart import chart_json
+from bench.report.page_tables import Table, results_table
 from bench.report.results import Results, RunResult
-from bench.report.style import CONVENTION, format_macs, looks
-from bench.report.tables import half_width
+from bench.report.style import CONVENTION
 
 NAME = "report.html"
 
 _ASSETS = Path(__file__).parent / "assets"
 
-#: (figure for a wide page, figure for a phone or None, caption) by the stem of the file.
+#: (figure for a wide page, figure for a phone or None, caption) by the stem of the file, in the order of the page.
 _FIGURES = (
     ("accuracy-vs-macs", "accuracy-vs-macs-column", "Test accuracy against the mean cost of an image"),
-    ("training-curves*", None, "Training curves"),
+    ("pareto-front", None, "The front: what no other point beats in accuracy and cost"),
 )
-
-#: Column of the results table: heading, key in the summary line, digits after the point, what it means.
-_COLUMNS = (
-    ("Top-1 %", "top1_mean", 2, "test accuracy, mean over seeds"),
-    ("±", "half", 2, "half the interval; its meaning stands below the table"),
-    ("Top-5 %", "top5_mean", 2, "label among the five most likely, mean over seeds"),
-    ("MACs", "macs_mean", None, "multiply-accumulates of an image, mean over images and seeds"),
-    ("MACs p95", "macs_p95_mean", None, "95 % of the images cost no more"),
-    ("Params", "params", None, "parameters of the whole network"),
-    ("ECE %", "ece_mean", 2, "expected calibration error, 15 bins"),
-    ("NLL", "nll_mean", 3, "mean negative log-likelihood of the label, nats"),
-    ("Seeds", "n_seeds", 0, "trainings that the line is a mean over"),
-)
+_LAST = (("training-curves*", None, "Training curves"),)
 
 
-def draw_page(results: Results, lines: Sequence[dict[str, Any]], plots: Sequence[Path]) -> Path:
+@dataclass(frozen=True)
+class Page:
+    """What the page holds besides the results themselves.
+
+    tables: after the results table, in this order. captions: of further figures, by stem. warnings: lines that a
+    reader must see first. budgets: rows of budget_summary.csv, for the live figure.
+    """
+
+    tables: Sequence[Table] = ()
+    captions: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    budgets: Sequence[dict[str, Any]] = ()
+
+
+def draw_page(
+    results: Results, lines: Sequence[dict[str, Any]], plots: Sequence[Path], page: Page | None = None
+) -> Path:
     """Write ``report.html``. lines: ``summarise(results)``; plots: the figures, of which SVG files are put in.
 
     The page loads nothing: styles, script and figures are in it, and its policy forbids requests. The same
     files give the same bytes.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader
 
+    page = page or Page()
     environment = Environment(
-        loader=FileSystemLoader(_ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(_ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    page = environment.get_template("report.html.j2").render(
+    has_numbers = any(line.get("top1_mean") is not None for line in lines)
+    text = environment.get_template("report.html.j2").render(
         style=(_ASSETS / "report.css").read_text("utf-8"),
-        script=(_ASSETS / "report.js").read_text("utf-8"),
+        script="".join((_ASSETS / name).read_text("utf-8") for name in ("tables.js", "chart.js")),
         title=results.heading,
         facts=_facts(results),
-        convention=CONVENTION,
-        columns=[{"name": name, "help": text} for name, _, _, text in _COLUMNS],
-        lines=[_line(line, results) for line in lines],
-        meanings=list(dict.fromkeys(line["interval"] for line in lines if line.get("interval"))),
-        figures=_figures(plots),
+        chart=chart_json(results, lines, page.budgets) if has_numbers else "",
+        budgets=bool(page.budgets),
+        tables=[results_table(results, lines, CONVENTION), *(table for table in page.tables if table.rows)],
+        figures=_figures(plots, page.captions),
         failures=results.failures(),
+        warnings=page.warnings,
         runs=[_provenance(runs) for runs in results.by_name().values()],
     )
     path = results.out / NAME
-    write_text_atomic(path, page)
+    write_text_atomic(path, text)
     return path
 
 
@@ -83,37 +90,12 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _line(line: dict[str, Any], results: Results) -> dict[str, Any]:
-    """One row of the results table: shown texts, and the values that it is sorted by."""
-    has = line.get("top1_mean") is not None
-    half = half_width(line)
-    cells = []
-    for _, key, digits, _ in _COLUMNS:
-        value = half if key == "half" else line.get(key)
-        if value is None:
-            text = ""
-        elif digits is None:
-            text = format_macs(value, decimals=2)
-        else:
-            text = f"{value:.{digits}f}"
-        cells.append({"text": text, "value": value})
-    point = line.get("point") or ""
-    if not point and line.get("setting") is not None:
-        point = f"{line['setting']:g}"
-    look = looks(results)[line["run"]]
-    return {
-        "label": line["label"], "run": line["run"], "method": line["method"], "colour": look.colour,
-        "policy": line.get("policy") or "", "point": point, "cells": cells, "status": line["status"],
-        "reason": line.get("reason") or "", "main": not has or line.get("default") == "yes",
-        "interval": line.get("interval") or "", "adaptive": line.get("adaptive") == "yes",
-    }  # fmt: skip
-
-
-def _figures(plots: Sequence[Path]) -> list[dict[str, Any]]:
+def _figures(plots: Sequence[Path], captions: Mapping[str, str]) -> list[dict[str, Any]]:
     """SVG figures in the order of the page, each with its narrow form where it has one."""
     svg = {path.stem: path for path in plots if path.suffix == ".svg"}
     found = []
-    for pattern, narrow, caption in _FIGURES:
+    middle = [(stem, None, caption) for stem, caption in captions.items()]
+    for pattern, narrow, caption in (*_FIGURES, *middle, *_LAST):
         stems = [stem for stem in svg if re.fullmatch(pattern.replace("*", ".*"), stem)]
         for stem in stems:
             small = svg.get(narrow or "")

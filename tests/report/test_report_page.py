@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_page_is_well_formed_and_loads_nothing(page: Path) -> None:
     assert {link[1:] for link in reader.links if link.startswith("#")} <= set(reader.ids)
     references = set(re.findall(r"url\(#([^)]+)\)", page.read_text("utf-8")))
     assert references
-    assert references <= set(reader.ids)
+    assert references - {"chart-clip"} <= set(reader.ids)  # that one is made by the script
     assert "default-src 'none'" in page.read_text("utf-8")
 
 
@@ -137,18 +138,46 @@ def test_page_without_any_number(tmp_path: Path) -> None:
 
 _PROBE = """
 <script>
-const tops = () => Array.from(document.querySelectorAll("#table tbody tr")).filter((r) => !r.hidden)
+const part = (selector) => document.querySelector("#results " + selector);
+const tops = () => Array.from(document.querySelectorAll("#results tbody tr")).filter((r) => !r.hidden)
   .map((r) => r.cells[0].textContent.trim() + "=" + r.cells[3].textContent);
 const found = { start: tops() };
-const head = Array.from(document.querySelectorAll("#table thead button")).find((b) => b.textContent === "Top-1 %");
+const head = Array.from(document.querySelectorAll("#results thead button")).find((b) => b.textContent === "Top-1 %");
 head.click(); found.up = tops();
 head.click(); found.down = tops();
 found.state = head.parentElement.getAttribute("aria-sort");
-document.getElementById("all-points").click(); found.all = tops().length;
-const filter = document.getElementById("filter");
+part("input[type=checkbox]").click(); found.all = tops().length;
+const filter = part("input[type=search]");
 filter.value = "oracle"; filter.dispatchEvent(new Event("input")); found.oracle = tops().length;
-found.shown = document.getElementById("shown").textContent;
-document.body.insertAdjacentHTML("beforeend", `<pre id="probe">${JSON.stringify(found)}</pre>`);
+found.shown = part(".shown").textContent;
+part("button.latex").click();
+found.latex = part("textarea").value;
+let saved = null;
+const made = URL.createObjectURL;
+URL.createObjectURL = (blob) => { saved = blob; return made.call(URL, blob); };
+HTMLAnchorElement.prototype.click = function () { found.file = this.download; };
+part("button.csv").click();
+found.bytes = saved.size;
+const marks = () => document.querySelectorAll("#chart svg path").length;
+const tip = document.getElementById("chart-tip");
+const point = (mark) => {
+  const box = mark.getBoundingClientRect();
+  document.querySelector("#chart svg").dispatchEvent(new PointerEvent("pointermove",
+    { clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, bubbles: true }));
+};
+found.hidden = tip.hidden;
+point(document.querySelector("#chart svg path"));
+found.tip = tip.textContent;
+found.marks = marks();
+document.querySelector("#chart-legend button").click();
+found.fewer = marks();
+const axis = () => document.querySelector("#chart svg").textContent.includes("log scale");
+found.log = axis();
+document.getElementById("chart-log").click();
+found.linear = axis();
+found.wide = document.documentElement.scrollWidth <= window.innerWidth;
+document.body.insertAdjacentHTML("beforeend", `<pre id="probe"></pre>`);
+document.getElementById("probe").textContent = JSON.stringify(found);
 </script>
 </body>"""
 
@@ -165,7 +194,7 @@ def test_page_lives_in_a_browser_without_a_console_error(page: Path, tmp_path: P
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
-    found = json.loads(re.findall(r'<pre id="probe">(.*?)</pre>', done.stdout)[-1])
+    found = json.loads(unescape(re.findall(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)[-1]))
     assert [line.split("=")[0] for line in found["start"]] == [
         "ResNet-8", "ResNet-14", "ResNet-20", "Adaptive-depth ResNet-26", "Gated ResNet-38", "Early exits",
         "Early exits, improved",
@@ -181,3 +210,13 @@ def test_page_lives_in_a_browser_without_a_console_error(page: Path, tmp_path: P
     assert found["all"] == len(summarise(read_results(page.parent)))
     assert found["oracle"] == 3
     assert found["shown"] == f"3 of {found['all']} rows"
+    assert found["latex"].count("oracle") == 3
+    assert r"\begin{tabular}{lllrrrrrrrrrl}" in found["latex"]
+    assert found["file"] == "results.csv"
+    assert found["bytes"] > 200
+    assert found["hidden"] is True
+    assert found["tip"].startswith("ResNet-8policy: fixedoperating point: fulltop-1: ")
+    assert "MACs: 12.3M mean, 12.3M p95" in found["tip"]
+    assert found["marks"] - found["fewer"] == 1
+    assert (found["log"], found["linear"]) == (True, False)
+    assert found["wide"] is True

@@ -1,0 +1,161 @@
+"""The tables of the page: what their columns are called and mean, and their cells as text and as values to sort by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.report.results import Results
+from bench.report.style import format_macs, looks
+from bench.report.tables import half_width
+
+
+@dataclass(frozen=True)
+class Column:
+    """name: heading. key: of the row, or what makes the value from it. digits: after the point; None: MACs."""
+
+    name: str
+    key: str | Callable[[Mapping[str, Any]], Any]
+    help: str = ""
+    digits: int | None = 2
+    text: bool = False
+
+    def cell(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        value = self.key(row) if callable(self.key) else row.get(self.key)
+        if value is None or value == "":
+            return {"text": "", "value": "", "is_text": self.text}
+        if self.text:
+            return {"text": str(value), "value": None, "is_text": True}
+        shown = format_macs(value, decimals=2) if self.digits is None else f"{value:.{self.digits}f}"
+        return {"text": shown, "value": value, "is_text": False}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the page. rows: dicts with cells, and optionally colour, more (hidden at first), words, title."""
+
+    id: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
+    more: str = ""  # label of the check box that shows the rows marked so
+
+
+def results_table(results: Results, lines: Sequence[dict[str, Any]], convention: str) -> Table:
+    """All operating points of all runs; the default ones at first. lines: ``summarise(results)``."""
+    columns = (
+        Column("Run", "label", text=True),
+        Column("Policy", "policy", "how each image gets its operating point", text=True),
+        Column("Point", _point, "operating point, or the policy's setting", text=True),
+        Column("Top-1 %", "top1_mean", "test accuracy, mean over seeds"),
+        Column("±", half_width, "half the interval; its meaning stands below the table"),
+        Column("Top-5 %", "top5_mean", "label among the five most likely, mean over seeds"),
+        Column("MACs", "macs_mean", "multiply-accumulates of an image, mean over images and seeds", None),
+        Column("MACs p95", "macs_p95_mean", "95 % of the images cost no more", None),
+        Column("Params", "params", "parameters of the whole network", None),
+        Column("ECE %", "ece_mean", "expected calibration error, 15 bins"),
+        Column("NLL", "nll_mean", "mean negative log-likelihood of the label, nats", 3),
+        Column("Seeds", "n_seeds", "trainings that the line is a mean over", 0),
+        Column("Status", "status", text=True),
+    )
+    own = looks(results)
+    rows = []
+    for line in lines:
+        has = line.get("top1_mean") is not None
+        names = [line.get(key) or "" for key in ("label", "run", "method", "policy")] + [_point(line), line["status"]]
+        rows.append({
+            "cells": [column.cell(line) for column in columns], "colour": own[line["run"]].colour,
+            "more": has and line.get("default") != "yes", "words": " ".join(map(str, names)).lower(),
+            "title": line.get("reason") or "",
+        })  # fmt: skip
+    intervals = dict.fromkeys(line["interval"] for line in lines if line.get("interval"))
+    meanings = "".join(f" ±: {text}." for text in intervals)
+    note = (
+        "Default operating points unless all are shown; means over seeds; oracle and random are bounds, not results. "
+        f"A click on a heading sorts.{meanings} {convention}"
+    )
+    return Table("results", "Results", columns, rows, note, "all operating points")
+
+
+def budgets_table(rows: Sequence[dict[str, Any]], note: str) -> Table:
+    """Accuracy at each budget. rows: those of budget_summary.csv."""
+    columns = (
+        Column("Budget", "budget", "limit on the mean cost of an image", text=True),
+        Column("Contender", "label", text=True),
+        Column("Top-1 %", "top1_mean", "test accuracy of the points that were chosen on validation, mean over seeds"),
+        Column("from", "top1_lo", "lower end of the interval"),
+        Column("to", "top1_hi", "upper end of the interval"),
+        Column("Median", "top1_median", "median over seeds"),
+        Column("Min", "top1_min", "worst seed"),
+        Column("Max", "top1_max", "best seed"),
+        Column("MACs", "macs_mean", "what it really cost on test, mean over images and seeds", None),
+        Column("MACs p95", "macs_p95_mean", "95 % of the images cost no more", None),
+        Column("Limit", "budget_macs", "the budget in MACs", None),
+        Column("Seeds", "n_seeds", digits=0),
+        Column("Note", "reason", text=True),
+    )
+    return _plain("budgets", "Accuracy at a budget", columns, rows, note)
+
+
+def verdicts_table(rows: Sequence[dict[str, Any]], note: str) -> Table:
+    """Which contender is better at which budget, by how much, and whether that is more than noise."""
+    columns = (
+        Column("At", "at", text=True),
+        Column("A", "a_label", text=True),
+        Column("better than B?", "b_label", text=True),
+        Column("Verdict", "verdict", "yes, no or undecided, after adjustment for the number of comparisons", text=True),
+        Column("A minus B", "effect", "difference of top-1, points"),
+        Column("from", "lo", "lower end of the interval that the verdict stands on"),
+        Column("to", "hi", "upper end"),
+        Column("p, adjusted", "p_adjusted", digits=4),
+        Column("Interval", "interval", "what it is about", text=True),
+        Column("Note", "reason", text=True),
+    )
+    found = _plain("verdicts", "Verdicts", columns, rows, note)
+    for row, source in zip(found.rows, rows):
+        row["class"] = f"verdict-{source.get('verdict') or 'none'}"  # type: ignore[index]
+    return found
+
+
+def ledger_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Published numbers beside ours."""
+    columns = (
+        Column("Run", "label", text=True),
+        Column("Point", "point", text=True),
+        Column("Published %", "published"),
+        Column("is a", "statistic", text=True),
+        Column("Ours %", "ours", "mean over seeds, or their median where a median was published"),
+        Column("from", "ours_lo"),
+        Column("to", "ours_hi"),
+        Column("Difference", "difference", "ours minus published, points"),
+        Column("Seeds", "n_seeds", digits=0),
+        Column("MACs published", "macs_published", digits=None),
+        Column("MACs", "macs", digits=None),
+        Column("Status", "status", text=True),
+        Column("Source", "source", text=True),
+        Column("Why they may differ", "reason", text=True),
+    )
+    note = "Status compares the published number with our interval; one seed says nothing about other trainings."
+    return _plain("ledger", "Reported and reproduced", columns, rows, note)
+
+
+def any_table(id: str, title: str, rows: Sequence[dict[str, Any]], columns: Sequence[Column], note: str = "") -> Table:
+    """A table whose columns the caller describes."""
+    return _plain(id, title, tuple(columns), rows, note)
+
+
+def _plain(id: str, title: str, columns: Sequence[Column], rows: Sequence[dict[str, Any]], note: str) -> Table:
+    made = [{"cells": [column.cell(row) for column in columns], "colour": row.get("colour") or "", "more": False}
+            for row in rows]  # fmt: skip
+    return Table(id, title, columns, made, note)
+
+
+def _point(line: Mapping[str, Any]) -> str:
+    point = line.get("point") or ""
+    if not point and line.get("setting") is not None:
+        return f"{line['setting']:g}"
+    return str(point)
+
+
