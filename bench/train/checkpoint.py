@@ -21,10 +21,13 @@ from torch import Tensor
 
 from bench.errors import WeightsError
 from bench.files import write_bytes_atomic
+from bench.train.foreign import state_dict_keys
 
 log = logging.getLogger(__name__)
 
 FORMAT = "depthbench-weights"
+#: Where training checkpoints keep their state_dict, the one to use first.
+STATE_DICT_KEYS = ("state_dict", "model_ema", "model")
 _CHECKPOINT = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})\.pt")
 _WEIGHTS = re.compile(r"weights-([0-9a-f]{16})\.pt")
 
@@ -96,8 +99,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise WeightsError(
                 f"{path}: holds pickled objects besides tensors, which could run code when opened; where you "
-                "trust the file, convert it once: torch.save({k: v for k, v in torch.load(FILE, "
-                "weights_only=False, map_location='cpu')['state_dict'].items()}, NEW_FILE)"
+                f"trust the file, convert it once: {_conversion(content)}"
             ) from None
         raise WeightsError(f"{path}: no PyTorch file, or damaged") from None
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError, IndexError, TypeError,
@@ -105,7 +107,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         raise WeightsError(f"{path}: no PyTorch file, or damaged") from None
     if isinstance(loaded, Mapping) and loaded.get("format") == FORMAT:
         return dict(loaded["model"]), dict(loaded["about"])
-    for key in ("state_dict", "model_ema", "model"):
+    for key in STATE_DICT_KEYS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
             break
@@ -116,3 +118,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     if strange:
         raise WeightsError(f"{path}: holds no state_dict: '{strange[0]}' is no tensor")
     return tensors, None
+
+
+def _conversion(content: bytes) -> str:
+    """The line that keeps a foreign file's tensors, with the key under which this file has them."""
+    load = "torch.load(FILE, weights_only=False, map_location='cpu')"
+    found = state_dict_keys(content)
+    if found == []:
+        return f"torch.save({{k: v for k, v in {load}.items() if torch.is_tensor(v)}}, NEW_FILE)"
+    keys = sorted(found or STATE_DICT_KEYS, key=lambda key: key not in STATE_DICT_KEYS)  # those that we look for first
+    first = next((key for key in STATE_DICT_KEYS if key in keys), keys[0])
+    others = ", ".join(repr(key[:40]) for key in keys if key != first)
+    line = f"torch.save(dict({load}[{first!r}]), NEW_FILE)"
+    if found is None:
+        return f"{line}; where the file has no such key: {others}"
+    return f"{line}; it also has tensors under {others}" if others else line
