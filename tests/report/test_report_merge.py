@@ -1,0 +1,110 @@
+"""bench compare: several results folders as one, and what must never be drawn together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from synthetic_results import FAMILIES, QUICK, write_results
+
+from bench.cli import main
+from bench.errors import ConfigError
+from bench.evaluate.rows import read_rows
+from bench.report.merge import merge_results
+from bench.report.results import read_results
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    a = write_results(tmp_path / "a", QUICK, name="first", n=100, val=50, seeds=(0, 1), reference="resnet20",
+                      budgets=[0.5], more={r[0]: {"group": "ResNet"} for r in QUICK})  # fmt: skip
+    b = write_results(tmp_path / "b", FAMILIES[3:5], name="second", n=100, val=50, seeds=(0, 1))
+    return a, b
+
+
+def change(folder: Path, **values: object) -> None:
+    path = folder / "comparison.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_runs_of_both_folders_stand_in_one_table(two: tuple[Path, Path], tmp_path: Path) -> None:
+    out = merge_results(two, tmp_path / "deep" / "ab")
+    results = read_results(out)
+    assert list(results.by_name()) == ["resnet8", "resnet14", "resnet20", "paths20", "gated38"]
+    assert all(run.done and run.measured is not None for run in results.runs)
+    assert (results.reference, results.budgets) == ("resnet20", (0.5,))
+    assert not json.loads((out / "comparison.json").read_text())["runs"][0]["folder"].startswith("/")
+    own = [row["top1"] for folder in two for run in read_results(folder).runs for row in run.rows]
+    assert [row["top1"] for row in results.rows] == own
+
+
+def test_different_runs_of_one_name_keep_apart_and_the_same_run_stands_once(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    a, _ = two
+    same = write_results(tmp_path / "c", QUICK, name="third", n=100, val=50, seeds=(0, 1))
+    assert len(read_results(merge_results([a, same], tmp_path / "same")).runs) == 6
+    grouped = {"resnet20": {"group": "ResNet"}}
+    other = write_results(tmp_path / "d", QUICK[1:], name="other", n=100, val=50, more=grouped)
+    merged = read_results(merge_results([a, other], tmp_path / "other-out"))
+    names = list(merged.by_name())
+    assert names == ["resnet8", "resnet14@first", "resnet20@first", "resnet14@other", "resnet20@other"]
+    assert merged.reference == "resnet20@first"
+    assert merged.by_name()["resnet20@other"][0].label == "ResNet-20 (other)"
+    assert merged.by_name()["resnet20@other"][0].group == "ResNet (other)"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"protocol_version": 2}, "differ in protocol version .*: 1, .*: 2.*run the older one again"),
+        ({"data": "cifar100"}, "differ in data"),
+        ({"protocol": "published"}, "differ in protocol"),
+        ({"confidence_level": 0.9}, "differ in confidence level"),
+    ],
+)
+def test_what_must_not_be_drawn_together_is_refused(
+    two: tuple[Path, Path], tmp_path: Path, values: dict[str, object], words: str
+) -> None:
+    change(two[1], **values)
+    with pytest.raises(ConfigError, match=words):
+        merge_results(two, tmp_path / "ab")
+    assert not (tmp_path / "ab").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["A"], "two results folders or more"),
+        (["A", "A"], "two results folders or more"),
+        (["A", "nowhere"], "no comparison.json"),
+        (["A", "B", "--out", "B"], "--out is one of the folders"),
+        (["A", "B", "--reference", "resnet2"], "no such run; did you mean 'resnet20'?"),
+        (["A", "B", "--budgets", "fast"], "--budgets: 'fast' is no budget"),
+        (["B", "A2", "--budgets", "0.5"], "needs --reference RUN"),
+    ],
+)
+def test_bad_input_is_one_line(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    places = {"A": str(two[0]), "B": str(two[1]), "A2": str(tmp_path / "a2")}
+    write_results(tmp_path / "a2", QUICK[:1], name="plain", n=100, val=50)
+    assert main(["compare", *(places.get(word, word) for word in arguments)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+def test_the_command_draws_everything(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.report.style.FORMATS", ("svg",))
+    out = tmp_path / "ab"
+    assert main(["compare", *map(str, two), "--out", str(out), "--title", "Both"]) == 0
+    assert "Both" in capsys.readouterr().out
+    assert len({row["run"] for row in read_rows(out / "results.csv")}) == 5
+    before = (out / "results.csv").read_bytes()
+    assert main(["report", str(out)]) == 0
+    assert (out / "results.csv").read_bytes() == before
+    assert "Both" in (out / "report.html").read_text()
