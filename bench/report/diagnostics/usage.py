@@ -1,0 +1,135 @@
+"""Which exits images take and which blocks they run, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.evaluate.diagnostics import Diagnosis
+from bench.evaluate.diagnostics.usage import UNIT
+from bench.report.diagnostics.frame import (
+    ALL_CLASSES,
+    EXTREMES,
+    Page,
+    colour_bar,
+    facts,
+    first_view,
+    ink_on,
+    keep_runs,
+    left_out,
+    new_page,
+    panel_title,
+    room_below,
+    share_colours,
+    thin,
+    view_notes,
+)
+from bench.report.results import Results
+from bench.report.style import COLOURS
+
+NAME = "usage-heatmap"
+
+# Inches; _CELL: height of a row, _MOST: of a panel at most.
+_LEFT, _GAP, _WIDTH, _HEAD = 0.72, 0.82, 2.66, 0.24
+_CELL, _MOST, _BAR = 0.2, 3.4, 0.46
+_ROW_LABELS = 20
+
+
+def usage_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-untyped-def]
+    """One panel per run with exits or gates: rows are exits or units, columns classes. None where there is none."""
+    shown = first_view(diagnosis.tables["usage"])
+    if not shown:
+        return None
+    drawn, others = keep_runs(list(shown))
+    panels = [_Panel(shown[run], diagnosis) for run in drawn]
+    down = [0.0, 0.0]  # how far each of two columns is filled; the next panel goes where there is more room
+    places = []
+    for panel in panels:
+        column = int(down[1] < down[0])
+        places.append((column, down[column]))
+        down[column] += panel.total
+    bar = int(down[1] < down[0])
+    notes = [
+        *facts(results, diagnosis),
+        "Cells: share of a class's test images, percent, mean over seeds: that stop at an exit (of a cascade: that a "
+        "path answers), or for which a block runs.",
+        "Units that every network of that design runs for every image, and points at which no image "
+        "stops, are not drawn.",
+        *(["Of many classes, the "
+           f"{EXTREMES} cheapest and {EXTREMES} dearest of each run."] if len(diagnosis.names) > ALL_CLASSES else []),
+        view_notes({run: shown[run] for run in drawn}),
+        *left_out([shown[run][0]["label"] for run in others]),
+        *(warning.text for warning in diagnosis.warnings),
+    ]  # fmt: skip
+    page = new_page("Which exits are taken and which blocks run", notes, max(*down, down[bar] + _BAR))
+    for panel, (column, top) in zip(panels, places):
+        panel.draw(page, _LEFT + column * (_WIDTH + _GAP), top)
+    left = _LEFT + bar * (_WIDTH + _GAP)
+    colour_bar(page, left, down[bar], 2.2, share_colours(), 0, 100, "Share of the class's images (%)")
+    return page.figure
+
+
+class _Panel:
+    """rows: of the usage table, one view of one run."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], diagnosis: Diagnosis) -> None:
+        self.label = rows[0]["label"]
+        used = {row["name"] for row in rows if row["kind"] == UNIT or row["share"]}
+        self.names = [name for name in dict.fromkeys(row["name"] for row in rows) if name in used]
+        share = {(row["name"], row["class"]): row["share"] for row in rows}
+        columns, texts = _columns(rows, diagnosis)
+        self.texts = ["all images", *texts]
+        self.values = np.array([[share.get((name, column), np.nan) for column in ("all", *columns)]
+                                for name in self.names])  # fmt: skip
+        self.height = min(_CELL * len(self.names), _MOST)
+        self.total = _HEAD + self.height + room_below(self.texts) + 0.08
+        self.warned = [w.seed for w in diagnosis.warnings if w.run == rows[0]["run"]]
+
+    def draw(self, page: Page, left: float, top: float) -> None:
+        axes = page.axes(left, top + _HEAD, _WIDTH, self.height)
+        rows, columns = self.values.shape
+        # The mean over all images stands apart from the classes.
+        edges = np.concatenate([[0.0, 1.0], np.arange(1, columns) + 1.3])
+        centres = np.concatenate([[0.5], np.arange(1, columns) + 0.8])
+        colours = share_colours()
+        lines = min(0.6, 18 * self.height / rows)
+        for part in (slice(0, 1), slice(1, columns)):
+            x = edges[:2] if part.start == 0 else np.concatenate([[1.3], edges[2:]])
+            axes.pcolormesh(x, np.arange(rows + 1), np.ma.masked_invalid(self.values[:, part]), cmap=colours, vmin=0,
+                            vmax=1, edgecolors="white", linewidth=lines)  # fmt: skip
+        axes.set_ylim(rows, 0)
+        axes.set_xlim(0, edges[-1])
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.set_xticks(centres, self.texts, rotation=50, ha="right", rotation_mode="anchor", fontsize=6.5)
+        kept = thin(rows, _ROW_LABELS)
+        axes.set_yticks([k + 0.5 for k in kept], [self.names[k] for k in kept], fontsize=6.5)
+        axes.tick_params(length=0, pad=2)
+        if self.height / rows > 0.13 and _WIDTH / columns > 0.19:
+            self._numbers(axes, centres)
+        said = f"gates collapsed (seed {', '.join(map(str, self.warned))})" if self.warned else ""
+        panel_title(page, axes, self.label, _WIDTH - 0.053 * len(said))
+        if said:
+            axes.set_title(said, loc="right", fontsize=6.5, color=COLOURS[1], pad=4)
+
+    def _numbers(self, axes: Any, centres: np.ndarray) -> None:
+        for row, line in enumerate(self.values):
+            for x, value in zip(centres, line):
+                if value >= 0.005:  # nan is not
+                    axes.text(x, row + 0.52, f"{100 * value:.0f}", ha="center", va="center", size=5.6,
+                              color=ink_on(value))  # fmt: skip
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], diagnosis: Diagnosis) -> tuple[list[Any], list[str]]:
+    """Classes to show and their names: all of them, or the cheapest and dearest of this run with '...' between."""
+    if len(diagnosis.names) <= ALL_CLASSES:
+        return list(range(len(diagnosis.names))), list(diagnosis.names)
+    key = rows[0]["run"], rows[0]["policy"], rows[0]["point"]
+    cost = {row["class"]: row["relative_mean"] for row in diagnosis.tables["cost_by_class"]
+            if (row["run"], row["policy"], row["point"]) == key and row["relative_mean"] is not None}  # fmt: skip
+    known = cost or dict.fromkeys(range(len(diagnosis.names)), 0.0)
+    ordered = sorted(known, key=lambda k: (known[k], k))
+    ends = [*ordered[:EXTREMES], None, *ordered[-EXTREMES:]]
+    return ends, ["..." if k is None else diagnosis.names[k] for k in ends]
