@@ -46,7 +46,11 @@ def _section(
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, default=lambda v: list(v) if isinstance(v, tuple) else str(v))
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else str(value)
 
 
 def resolved_yaml(loaded: Loaded) -> str:
