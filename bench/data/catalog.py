@@ -85,13 +85,25 @@ _ALL = (
     ),
     DatasetInfo(
         name="svhn",
-        description="Street View House Numbers, cropped 32x32 digits; the extra part is not used.",
+        description="Street View House Numbers, cropped 32x32 digits, without the extra part.",
         num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.0,
         train_count=73_257, test_count=26_032,
         mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970),
         licence="Non-commercial use only; cite Netzer et al., Reading Digits in Natural Images, 2011.",
         layout="train_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy)",
         download=True, folders=("svhn",), files=("train_32x32.mat", "test_32x32.mat"),
+    ),
+    DatasetInfo(
+        name="svhn_extra",
+        description="Street View House Numbers with the easier extra part: train and extra are the training set.",
+        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.0,
+        train_count=604_388, test_count=26_032,
+        # Those of the train part, as for svhn: one normalisation whether or not the extra part is trained on.
+        mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970),
+        licence="Non-commercial use only; cite Netzer et al., Reading Digits in Natural Images, 2011.",
+        layout="train_32x32.mat, extra_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy and "
+               "4 GiB of memory)",
+        download=True, folders=("svhn",), files=("train_32x32.mat", "extra_32x32.mat", "test_32x32.mat"),
     ),
     DatasetInfo(
         name="fashion_mnist",

@@ -23,6 +23,8 @@ from bench.errors import ConfigError, DataError
 
 ASSETS = Path(__file__).parent / "assets"
 
+#: torchvision's parts of SVHN that are the training set of each data set.
+SVHN_PARTS = {"svhn": ("train",), "svhn_extra": ("train", "extra")}
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
                    "Ankle boot")  # fmt: skip
 
@@ -143,8 +145,8 @@ def _torchvision(info: DatasetInfo, folder: Path, *, download: bool) -> tuple[So
             if info.name in ("cifar10", "cifar100"):
                 kind = datasets.CIFAR10 if info.name == "cifar10" else datasets.CIFAR100
                 sets = [kind(str(folder), train=train, download=download) for train in (True, False)]
-            elif info.name == "svhn":
-                sets = [datasets.SVHN(str(folder), split=part, download=download) for part in ("train", "test")]
+            elif info.name in SVHN_PARTS:
+                sets = [_svhn(folder, parts, download) for parts in (SVHN_PARTS[info.name], ("test",))]
             else:
                 sets = [datasets.FashionMNIST(str(folder), train=train, download=download) for train in (True, False)]
     except ImportError as error:
@@ -160,6 +162,23 @@ def _torchvision(info: DatasetInfo, folder: Path, *, download: bool) -> tuple[So
     return _as_source(info, sets[0], "train"), _as_source(info, sets[1], "test")
 
 
+def _svhn(folder: Path, parts: tuple[str, ...], download: bool) -> Any:
+    """SVHN's parts as one, in their order: torchvision's data set of the first, with the others' images behind."""
+    from torchvision import datasets
+
+    sets = [datasets.SVHN(str(folder), split=part, download=download) for part in parts]
+    if len(sets) > 1:
+        sets[0].labels = np.concatenate([one.labels for one in sets])
+        pixels = np.empty((len(sets[0].labels), *sets[0].data.shape[1:]), np.uint8)
+        first = 0
+        for one in sets:
+            pixels[first : first + len(one.data)] = one.data
+            first += len(one.data)
+            one.data = None  # the extra part is 1.5 GiB: never three times in memory
+        sets[0].data = pixels
+    return sets[0]
+
+
 def _damaged(info: DatasetInfo, folder: Path) -> Path | None:
     """The first file whose checksum is not the one that torchvision knows."""
     from torchvision import datasets
@@ -169,7 +188,7 @@ def _damaged(info: DatasetInfo, folder: Path) -> Path | None:
         kind = datasets.CIFAR10 if info.name == "cifar10" else datasets.CIFAR100
         sums = dict((*kind.train_list, *kind.test_list))
         sums[kind.meta["filename"]] = kind.meta["md5"]
-    elif info.name == "svhn":
+    elif info.name in SVHN_PARTS:
         sums = {name: md5 for _, name, md5 in datasets.SVHN.split_list.values()}
     for file in (folder / name for name in info.files):
         known = sums.get(file.name)
@@ -179,11 +198,11 @@ def _damaged(info: DatasetInfo, folder: Path) -> Path | None:
 
 
 def _as_source(info: DatasetInfo, data: Any, part: str) -> ArraySource:
-    labels = np.asarray(data.labels if info.name == "svhn" else data.targets, dtype=np.int64)
+    labels = np.asarray(data.labels if info.name in SVHN_PARTS else data.targets, dtype=np.int64)
     pixels = np.asarray(data.data)
     if info.name == "fashion_mnist":
         pixels = pad_grey(pixels)
-    elif info.name != "svhn":  # SVHN is [N, 3, 32, 32] already
+    elif info.name not in SVHN_PARTS:  # SVHN is [N, 3, 32, 32] already
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     expected = info.train_count if part == "train" else info.test_count
     if not len(pixels) == len(labels) == expected:

@@ -19,7 +19,7 @@ from bench.data.catalog import data_folder
 from bench.data.opening import ASSETS, read_mini
 from bench.errors import ConfigError, DataError
 
-NAMES = ["cifar10", "cifar100", "svhn", "fashion_mnist", "tiny_imagenet", "imagenet", "image_folder",
+NAMES = ["cifar10", "cifar100", "svhn", "svhn_extra", "fashion_mnist", "tiny_imagenet", "imagenet", "image_folder",
          "fashion_mnist_mini", "synthetic"]  # fmt: skip
 
 
