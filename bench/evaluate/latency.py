@@ -1,0 +1,101 @@
+"""The table of measured times, ``latency.csv`` in the folder of a comparison: its columns, reading and writing.
+
+Needs no torch: reports and budgets in milliseconds read it where it is.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from bench.errors import RunError
+from bench.evaluate.columns import write_table
+
+NAME = "latency.csv"
+
+
+class LatencyRow(TypedDict, total=False):
+    """One run and seed at one operating point and batch size. Numbers are None where there are none."""
+
+    run: str
+    label: str
+    method: str
+    seed: int
+    policy: str  # fixed or anytime: a point by itself; else the policy that decided image by image
+    point: str  # the operating point, empty under a policy
+    setting: float | None  # the policy's free parameter
+    batch: int  # images in a batch
+    device: str  # cpu or cuda
+    dtype: str  # of convolutions and products: float32, or the autocast type of the run's recipe
+    threads: int  # CPU threads
+    rounds: int  # timed batches
+    images: int  # different test images in them
+    ms_median: float  # of a batch, over rounds
+    ms_p95: float  # of a batch, over rounds
+    ms_per_image: float  # mean over the different batches of each one's median, by batch size
+    macs: float  # mean of the images timed
+    params: int  # of the whole network
+    memory_mib: float | None  # weights, input and the most that is alive while executing
+    energy_mj: float | None  # millijoules per image, whole GPU, idle power included
+    agreement: float | None  # share of images whose executed prediction is the record's
+    torch: str
+    host_class: str  # kind of machine
+    run_id: str  # of the run that was timed: rows of an earlier version of the run do not count
+
+
+COLUMNS: tuple[str, ...] = tuple(LatencyRow.__annotations__)
+_INTEGERS = frozenset({"seed", "batch", "threads", "rounds", "images", "params"})
+_NUMBERS = frozenset({
+    "setting", "ms_median", "ms_p95", "ms_per_image", "macs", "memory_mib", "energy_mj", "agreement",
+})  # fmt: skip
+#: What was measured again replaces what was measured before.
+_SAME = ("run", "seed", "batch", "device", "threads", "host_class")
+
+
+def read_latency(out: Path) -> list[dict[str, Any]]:
+    """Rows of ``latency.csv`` in a results folder, with their types; empty where nothing was measured.
+
+    RunError where the file is damaged.
+    """
+    path = out / NAME
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise RunError(f"{path} is no table of times (no column {missing[0]}); delete it, measure again")
+            return [{name: _parse(name, row[name]) for name in COLUMNS} for row in reader]
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (csv.Error, ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}); delete it, measure again") from error
+
+
+def write_latency(out: Path, rows: Iterable[Mapping[str, Any]], known: Iterable[str]) -> Path:
+    """Write rows at once, beside older ones of other runs, batch sizes, devices, threads or machines.
+
+    known: run ids of the comparison; rows of others are dropped. Returns the file.
+    """
+    rows = list(rows)
+    measured = {tuple(row[name] for name in _SAME) for row in rows}
+    current = set(known)
+    old = [
+        row for row in read_latency(out)
+        if row["run_id"] in current and tuple(row[name] for name in _SAME) not in measured
+    ]  # fmt: skip
+    write_table(out / NAME, COLUMNS, [*old, *rows])
+    return out / NAME
+
+
+def _parse(name: str, text: str | None) -> Any:
+    if text is None:
+        raise ValueError("a line is cut short")
+    if name in _INTEGERS:
+        return int(text) if text else None
+    if name in _NUMBERS:
+        return float(text) if text else None
+    return text
