@@ -31,9 +31,9 @@ from bench.report.style import COLOURS
 
 NAME = "usage-heatmap"
 
-# Inches; _CELL: height of a row, _MOST: of a panel at most.
+# Inches; _CELL: height of a row, _MOST: of a panel at most, less where all of them would not fit on a page (_PAGE).
 _LEFT, _GAP, _WIDTH, _HEAD = 0.72, 0.82, 2.66, 0.24
-_CELL, _MOST, _BAR = 0.2, 3.4, 0.46
+_CELL, _MOST, _BAR, _PAGE = 0.2, (3.4, 2.6, 2.0, 1.5, 1.1), 0.46, 8.2
 _ROW_LABELS = 20
 
 
@@ -44,12 +44,10 @@ def usage_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-unt
         return None
     drawn, others = keep_runs(list(shown))
     panels = [_Panel(shown[run], diagnosis) for run in drawn]
-    down = [0.0, 0.0]  # how far each of two columns is filled; the next panel goes where there is more room
-    places = []
-    for panel in panels:
-        column = int(down[1] < down[0])
-        places.append((column, down[column]))
-        down[column] += panel.total
+    for most in _MOST:
+        places, down = _arrange(panels, most)
+        if max(down) <= _PAGE:
+            break
     bar = int(down[1] < down[0])
     notes = [
         *facts(results, diagnosis),
@@ -61,7 +59,7 @@ def usage_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-unt
            f"{EXTREMES} cheapest and {EXTREMES} dearest of each run."] if len(diagnosis.names) > ALL_CLASSES else []),
         view_notes({run: shown[run] for run in drawn}),
         *left_out([shown[run][0]["label"] for run in others]),
-        *(warning.text for warning in diagnosis.warnings),
+        *_warned(diagnosis),
     ]  # fmt: skip
     page = new_page("Which exits are taken and which blocks run", notes, max(*down, down[bar] + _BAR))
     for panel, (column, top) in zip(panels, places):
@@ -69,6 +67,27 @@ def usage_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-unt
     left = _LEFT + bar * (_WIDTH + _GAP)
     colour_bar(page, left, down[bar], 2.2, share_colours(), 0, 100, "Share of the class's images (%)")
     return page.figure
+
+
+def _warned(diagnosis: Diagnosis) -> list[str]:
+    """The first warning of every run; the panels name the seeds, ``gate_warnings.csv`` has them all."""
+    first: dict[str, str] = {}
+    for warning in diagnosis.warnings:
+        first.setdefault(warning.run, warning.text)
+    return list(first.values())
+
+
+def _arrange(panels: Sequence[_Panel], most: float) -> tuple[list[tuple[int, float]], list[float]]:
+    """(column and distance from the top of every panel, height of both columns): the next panel always goes where
+    there is more room."""
+    down = [0.0, 0.0]
+    places = []
+    for panel in panels:
+        column = int(down[1] < down[0])
+        places.append((column, down[column]))
+        panel.height = min(_CELL * len(panel.names), most)
+        down[column] += panel.height + panel.around
+    return places, down
 
 
 class _Panel:
@@ -83,8 +102,8 @@ class _Panel:
         self.texts = ["all images", *texts]
         self.values = np.array([[share.get((name, column), np.nan) for column in ("all", *columns)]
                                 for name in self.names])  # fmt: skip
-        self.height = min(_CELL * len(self.names), _MOST)
-        self.total = _HEAD + self.height + room_below(self.texts) + 0.08
+        self.height = _CELL * len(self.names)
+        self.around = _HEAD + room_below(self.texts) + 0.08
         self.warned = [w.seed for w in diagnosis.warnings if w.run == rows[0]["run"]]
 
     def draw(self, page: Page, left: float, top: float) -> None:
@@ -104,7 +123,7 @@ class _Panel:
         for side in axes.spines.values():
             side.set_visible(False)
         axes.set_xticks(centres, self.texts, rotation=50, ha="right", rotation_mode="anchor", fontsize=6.5)
-        kept = thin(rows, _ROW_LABELS)
+        kept = thin(rows, max(min(_ROW_LABELS, int(self.height / 0.115)), 2))
         axes.set_yticks([k + 0.5 for k in kept], [self.names[k] for k in kept], fontsize=6.5)
         axes.tick_params(length=0, pad=2)
         if self.height / rows > 0.13 and _WIDTH / columns > 0.19:
