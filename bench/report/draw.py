@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.evaluate.columns import write_rows, write_table
-from bench.report.results import read_results
+from bench.report.results import Results, read_results
 from bench.report.tables import COLUMNS, legacy_columns, summarise
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What was written. page: report.html. plots: every figure in every format."""
+    """What was written. page: report.html. tables: further CSV files. plots: every figure in every format."""
 
     results: Path
     summary: Path
     page: Path
+    tables: list[Path] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
 
     def all(self) -> list[Path]:
-        return [self.results, self.summary, self.page, *self.plots]
+        return [self.results, self.summary, self.page, *self.tables, *self.plots]
 
 
 def draw(out: Path) -> ReportFiles:
-    """Write results.csv, summary.csv, plots/ and report.html from the runs' files; the same files give the same bytes.
+    """Write the tables (results.csv, summary.csv and those of the comparison), plots/ and report.html from the runs'
+    files; the same files give the same bytes.
 
     Raises RunError where the folder holds no comparison or cannot be written to.
     """
-    from bench.report.accuracy import draw_accuracy
-    from bench.report.curves import draw_curves
     from bench.report.html import NAME, draw_page
 
     out = Path(out)
@@ -38,19 +40,53 @@ def draw(out: Path) -> ReportFiles:
     files = ReportFiles(out / "results.csv", out / "summary.csv", out / NAME)
     write_rows(files.results, results.rows)
     write_table(files.summary, [*COLUMNS, *legacy_columns(lines)], lines)
-    files.plots.extend(draw_accuracy(results, lines, out / "plots"))
-    files.plots.extend(draw_curves(results, out / "plots"))
+    page = _draw_parts(results, lines, files)
     _remove_stale(out / "plots", files.plots)
-    draw_page(results, lines, files.plots)
+    draw_page(results, lines, files.plots, page)
     return files
+
+
+def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: ReportFiles):  # type: ignore[no-untyped-def]
+    """Tables and figures besides the results themselves; returns what the page needs to know of them."""
+    from bench.report import comparing, diagnostics, ledger, pareto
+    from bench.report.accuracy import draw_accuracy
+    from bench.report.curves import draw_curves
+    from bench.report.html import Page
+    from bench.report.page_tables import budgets_table, ledger_table, verdicts_table
+
+    out, plots = results.out, results.out / "plots"
+    compared = comparing.compare(results)
+    files.tables.extend(comparing.write_compared(compared, out))
+    rows = ledger.make_ledger(results, lines)
+    written = ledger.write_ledger(rows, out)
+    files.tables.extend([written] if written else [])
+    found = diagnostics.write_diagnostics(results, out)
+    files.tables.extend(found.tables.values())
+
+    files.plots.extend(draw_accuracy(results, lines, plots))
+    files.plots.extend(pareto.draw_pareto(results, compared.frontier, plots))
+    files.plots.extend(diagnostics.draw_diagnostics(results, plots, found.diagnosis))
+    files.plots.extend(draw_curves(results, plots))
+    said = " ".join(compared.notes)
+    return Page(
+        tables=(
+            budgets_table(compared.budget_summary, said),
+            verdicts_table(compared.verdicts),
+            ledger_table(rows),
+        ),
+        captions=diagnostics.CAPTIONS,
+        warnings=found.warnings,
+        budgets=compared.budget_summary,
+    )
 
 
 def _remove_stale(folder: Path, drawn: list[Path]) -> None:
     """Remove figures of ours that no longer hold; whatever else lies there stays."""
     from bench.report.accuracy import NAME as ACCURACY
     from bench.report.curves import NAME as CURVES
+    from bench.report.pareto import NAME as PARETO
 
-    for pattern in (f"{ACCURACY}*", f"{CURVES}*"):
+    for pattern in (f"{ACCURACY}*", f"{CURVES}*", f"{PARETO}.*"):
         for path in sorted(folder.glob(pattern)):
             if path not in drawn:
                 path.unlink(missing_ok=True)

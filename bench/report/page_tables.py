@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.report.results import Results
@@ -99,24 +99,40 @@ def budgets_table(rows: Sequence[dict[str, Any]], note: str) -> Table:
     return _plain("budgets", "Accuracy at a budget", columns, rows, note)
 
 
-def verdicts_table(rows: Sequence[dict[str, Any]], note: str) -> Table:
+def verdicts_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Which contender is better at which budget, by how much, and whether that is more than noise."""
     columns = (
-        Column("At", "at", text=True),
-        Column("A", "a_label", text=True),
-        Column("better than B?", "b_label", text=True),
-        Column("Verdict", "verdict", "yes, no or undecided, after adjustment for the number of comparisons", text=True),
+        Column("Budget", "budget", "limit on the mean cost; auc: area under accuracy over log MACs", text=True),
+        Column("A", "label_a", text=True),
+        Column("B", "label_b", text=True),
+        Column("A better?", "verdict", "yes, no, undecided; adjusted for the number of comparisons", text=True),
         Column("A minus B", "effect", "difference of top-1, points"),
-        Column("from", "lo", "lower end of the interval that the verdict stands on"),
-        Column("to", "hi", "upper end"),
-        Column("p, adjusted", "p_adjusted", digits=4),
-        Column("Interval", "interval", "what it is about", text=True),
-        Column("Note", "reason", text=True),
+        Column("new images", _ends("images"), "95 %: these trained networks on new images", text=True),
+        Column("new trainings and images", _ends("both"), "95 %: the method, trained anew, on new images", text=True),
+        Column("p adjusted", "p_adjusted", "for all comparisons of this table", 4),
+        Column("MACs A", "macs_a", "mean test cost of what A ran", None),
+        Column("MACs B", "macs_b", "mean test cost of what B ran", None),
+        Column("Seeds A", "n_seeds_a", digits=0),
+        Column("Seeds B", "n_seeds_b", digits=0),
+        Column("Note", lambda row: row.get("reason") or row.get("note"), text=True),
     )
-    found = _plain("verdicts", "Verdicts", columns, rows, note)
+    found = _plain("verdicts", "Verdicts: is A better than B at a budget?", columns, rows, "")
     for row, source in zip(found.rows, rows):
         row["class"] = f"verdict-{source.get('verdict') or 'none'}"  # type: ignore[index]
-    return found
+    count = next((row["comparisons"] for row in rows if row.get("comparisons")), 0)
+    how = next((row["adjustment"] for row in rows if row.get("adjustment")), "")
+    note = f"Adjusted for {count} comparisons ({how}). verdicts.csv holds every interval." if count else ""
+    return replace(found, note=note)
+
+
+def _ends(kind: str) -> Callable[[Mapping[str, Any]], str]:
+    """'-1.20 to 0.35', or nothing where there is no such interval."""
+
+    def shown(row: Mapping[str, Any]) -> str:
+        low, high = row.get(f"{kind}_lo"), row.get(f"{kind}_hi")
+        return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+    return shown
 
 
 def ledger_table(rows: Sequence[dict[str, Any]]) -> Table:
