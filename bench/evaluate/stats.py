@@ -1,9 +1,10 @@
 """Intervals that say what they are about, without more than numpy.
 
-Two questions, two intervals. *These trained networks on new images*: the weights are fixed, the test set
-is a sample of images (Wilson for the accuracy of one network; bootstrap over the shared test images for
-differences and averages). *The method over new training runs*: each seed is one draw (Student's t over
-seeds). With few seeds a percentile bootstrap over them is too narrow, so there is none.
+Different questions, different intervals. *These trained networks on new images*: the weights are fixed, the
+test set is a sample of images (Wilson for the accuracy of one network; the shared test images for differences
+and averages). *The method over new training runs*: each seed is one draw (Student's t over seeds). With few
+seeds a percentile bootstrap over them is too narrow, so there is none. *The method over new training runs and
+new images*: both vary (``bench.evaluate.comparing.differences``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 NEW_IMAGES = "these trained networks on new images"
 NEW_IMAGES_ONE = "this trained network on new images"
 NEW_RUNS = "the method over new training runs"
+NEW_RUNS_AND_IMAGES = "the method over new training runs and new images"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,14 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
     return Interval(mean - half, mean + half, level, NEW_RUNS, f"t interval over {n} seeds")
 
 
+def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean +- z sd / sqrt(N) over the test images of per-image values [N], N large: of one trained network."""
+    values = np.asarray(values, dtype=np.float64)
+    half = normal_quantile(0.5 + level / 2) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean = float(values.mean())
+    return Interval(mean - half, mean + half, level, NEW_IMAGES_ONE, "normal interval over test images")
+
+
 def bootstrap_mean(
     values: np.ndarray, level: float = 0.95, *, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
@@ -111,13 +122,17 @@ def normal_quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 
 
-def t_cdf(x: float, df: int) -> float:
-    """Distribution function of Student's t with an integer number of degrees of freedom.
+def t_cdf(x: float, df: float) -> float:
+    """Distribution function of Student's t with ``df`` > 0 degrees of freedom.
 
-    The finite trigonometric sums of Abramowitz and Stegun 26.7.3 and 26.7.4, exact but for rounding.
+    Up to 1,000 whole ones the finite trigonometric sums of Abramowitz and Stegun 26.7.3 and 26.7.4, exact but for
+    rounding; else by ``t_tail``.
     """
-    if df < 1:
+    if not df > 0:
         raise ValueError(f"{df} degrees of freedom")
+    if df != int(df) or df > 1000:
+        return 1 - t_tail(x, df) if x >= 0 else t_tail(-x, df)
+    df = int(df)
     theta = math.atan2(x, math.sqrt(df))
     cos2 = df / (df + x * x)
     total, term = 0.0, math.sqrt(cos2) if df % 2 else 1.0
@@ -131,12 +146,60 @@ def t_cdf(x: float, df: int) -> float:
     return 0.5 + within / 2
 
 
-def t_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t by bisection on ``t_cdf``, to the last digits."""
+def t_tail(x: float, df: float) -> float:
+    """P(T > x), x >= 0, of Student's t, accurate however small it is: half the regularised incomplete beta
+    function of df/2, 1/2 at df / (df + x^2) (Abramowitz and Stegun 26.7.1); beyond 1e7 degrees the normal tail."""
+    if x < 0 or not df > 0:
+        raise ValueError(f"no tail beyond {x} with {df} degrees of freedom")
+    if df > 1e7:
+        return normal_tail(x)
+    a, b, y = df / 2, 0.5, df / (df + x * x)
+    if y >= 1:
+        return 0.5
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+        - a * math.log1p(x * x / df) + b * (2 * math.log(x) - math.log(df + x * x))
+    )  # fmt: skip
+    if y < (a + 1) / (a + b + 2):
+        return front * _beta_fraction(a, b, y) / a / 2
+    return (1 - front * _beta_fraction(b, a, x * x / (df + x * x)) / b) / 2
+
+
+def _beta_fraction(a: float, b: float, x: float) -> float:
+    """The continued fraction of the incomplete beta function (Abramowitz and Stegun 26.5.8) by Lentz's method."""
+    tiny = 1e-300
+    c, d = 1.0, 1 / ((1 - (a + b) * x / (a + 1)) or tiny)
+    value = d
+    for m in range(1, 10_000):
+        for step in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 / ((1 + step * d) or tiny)
+            c = (1 + step / c) or tiny
+            value *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return value
+
+
+def normal_tail(x: float) -> float:
+    """P(Z > x) of the standard normal distribution."""
+    return math.erfc(x / math.sqrt(2)) / 2
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(p: float, df: float) -> float:
+    """Quantile of Student's t with ``df`` > 0 degrees of freedom, to the last digits.
+
+    By bisection on ``t_cdf``; with a broken number of degrees by Newton's steps on the logarithm of the tail.
+    """
     if not 0 < p < 1:
         raise ValueError(f"no quantile at {p}")
     if p < 0.5:
         return -t_quantile(1 - p, df)
+    if df != int(df) or df > 1000:
+        return _t_beyond(1 - p, df)
     low, high = 0.0, 1.0
     while t_cdf(high, df) < p:
         low, high = high, high * 2
@@ -146,3 +209,25 @@ def t_quantile(p: float, df: int) -> float:
             break
         low, high = (middle, high) if t_cdf(middle, df) < p else (low, middle)
     return (low + high) / 2
+
+
+def _t_beyond(tail: float, df: float) -> float:
+    """x >= 0 with P(T > x) = tail."""
+    if tail >= 0.5:
+        return 0.0
+    low, high = 0.0, 2.0
+    while t_tail(high, df) > tail:
+        low, high = high, high * 4
+    constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
+    x = (low + high) / 2
+    for _ in range(200):
+        found = t_tail(x, df)
+        low, high = (x, high) if found > tail else (low, x)
+        density = math.exp(constant - (df + 1) / 2 * math.log1p(x * x / df))
+        # The logarithm of the tail is nearly straight in log(x), which few degrees of freedom need.
+        step = x * math.exp(min(max(math.log(found / tail) * found / (density * x), -5), 5)) if x > 0 else 0.0
+        new = step if low < step < high else (low + high) / 2
+        if abs(new - x) <= 1e-14 * x:
+            return new
+        x = new
+    return x

@@ -1,0 +1,1 @@
+"""Comparing methods: points chosen on validation within a budget, curves, and verdicts."""

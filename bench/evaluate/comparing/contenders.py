@@ -1,0 +1,117 @@
+"""Who is compared: a group of runs, or a run by itself, each with its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.cost.table import CostTable
+from bench.evaluate.comparing.choosing import Candidate, Scored, Validated, find_candidates, macs_of_points, score
+from bench.evaluate.measured import Measured
+from bench.evaluate.record import DecisionRecord
+
+#: Why nothing can be chosen.
+NO_RECORDS = "its records were not kept"
+NO_VALIDATION = "no validation part to choose on (protocol: published)"
+
+
+class Scorer:
+    """The test records of one seed's networks, by run; scores rules that were fixed before."""
+
+    def __init__(self, records: Mapping[str, tuple[DecisionRecord, CostTable]]) -> None:
+        self._records = dict(records)
+        self._macs: dict[str, np.ndarray] = {}
+        self._scored: dict[int, Scored] = {}
+
+    def score(self, candidate: Candidate) -> Scored:
+        """On the test set; each candidate is computed once. A candidate is known by its place in the file."""
+        if candidate.order not in self._scored:
+            record, cost = self._records[candidate.run]
+            if candidate.run not in self._macs:
+                self._macs[candidate.run] = macs_of_points(record, cost)
+            self._scored[candidate.order] = score(candidate.rule, record, self._macs[candidate.run])
+        return self._scored[candidate.order]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One seed of a contender: what may be chosen, and the test set to score a choice on."""
+
+    seed: int
+    candidates: tuple[Candidate, ...]
+    tested: Scorer
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images a contender was trained and tested on; only equal ones are compared."""
+
+    protocol_version: int
+    dataset: str
+    split_hash: str
+    indices: bytes = field(repr=False)
+    labels: bytes = field(repr=False)
+
+    def differs(self, other: Images) -> str:
+        """How, in words; '' where the two are the same."""
+        if self.protocol_version != other.protocol_version:
+            return f"protocol versions {self.protocol_version} and {other.protocol_version}"
+        if self.dataset != other.dataset:
+            return f"data sets {self.dataset} and {other.dataset}"
+        if self.indices != other.indices or self.labels != other.labels:
+            return "different test images"
+        if self.split_hash != other.split_hash:
+            return "different splits into training and validation"
+        return ""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """name: the group's or the run's; label: in plots. seeds: trained networks, in the order of seeds; empty
+    for the reason given. images: None where there are none."""
+
+    name: str
+    label: str
+    seeds: tuple[Trained, ...]
+    images: Images | None
+    reason: str = ""
+
+
+def make_contender(
+    name: str, label: str, measured: Mapping[int, Sequence[Measured]], reason: str = ""
+) -> Contender:
+    """measured: by seed, the contender's runs in file order, each with its records. reason: why there are none."""
+    for runs in measured.values():
+        if any(one.val is None for one in runs):
+            return Contender(name, label, (), None, NO_VALIDATION)
+    if not measured:
+        return Contender(name, label, (), None, reason or NO_RECORDS)
+    kinds = [_images(one) for runs in measured.values() for one in runs]
+    for kind in kinds[1:]:
+        if words := kinds[0].differs(kind):
+            return Contender(name, label, (), None, f"its own runs have {words}")
+    seeds = []
+    for seed in sorted(measured):
+        runs = measured[seed]
+        candidates = find_candidates([validated(one) for one in runs])
+        tested = Scorer({str(one.meta["run"]): (one.test, one.cost) for one in runs})
+        seeds.append(Trained(seed, tuple(candidates), tested))
+    return Contender(name, label, tuple(seeds), kinds[0])
+
+
+def validated(measured: Measured) -> Validated:
+    """What choosing may see of a run. It must have a validation record."""
+    assert measured.val is not None
+    return Validated(
+        str(measured.meta["run"]), measured.capabilities, measured.evaluate.policies, measured.val, measured.cost
+    )
+
+
+def _images(measured: Measured) -> Images:
+    outcomes = measured.test.outcomes
+    return Images(
+        int(measured.meta.get("protocol_version") or 0), str(measured.meta.get("dataset") or ""),
+        str(measured.meta.get("split_hash") or ""), outcomes.indices.tobytes(), outcomes.label.tobytes(),
+    )  # fmt: skip

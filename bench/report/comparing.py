@@ -1,0 +1,214 @@
+"""The comparison's tables: points within each budget, the front, areas, verdicts. A pure function of the records."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.config.comparing import parse_budget
+from bench.errors import RunError
+from bench.evaluate.columns import format_value, write_table
+from bench.evaluate.comparing import budgets as at_budget
+from bench.evaluate.comparing import frontier, verdicts
+from bench.evaluate.comparing.budgets import Chosen, Limit, Prices, mean
+from bench.evaluate.comparing.choosing import macs_of_points
+from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender, validated
+from bench.evaluate.comparing.verdicts import AUC, Standing
+from bench.evaluate.measured import Measured
+from bench.report.results import Results, RunResult
+
+#: Written by the timing of operating points, where that was asked for.
+LATENCY = "latency.csv"
+#: File, the field of ``Compared`` and its columns.
+TABLES: tuple[tuple[str, str, Sequence[str]], ...] = (
+    ("budgets.csv", "budgets", at_budget.COLUMNS),
+    ("budget_summary.csv", "budget_summary", at_budget.SUMMARY_COLUMNS),
+    ("frontier.csv", "frontier", frontier.COLUMNS),
+    ("auc.csv", "auc", frontier.AUC_COLUMNS),
+    ("verdicts.csv", "verdicts", verdicts.COLUMNS),
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Rows of the tables, as dicts whose columns TABLES names, and lines for readers: what was left out and why."""
+
+    budgets: list[dict[str, Any]] = field(default_factory=list)
+    budget_summary: list[dict[str, Any]] = field(default_factory=list)
+    frontier: list[dict[str, Any]] = field(default_factory=list)
+    auc: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def compare(results: Results) -> Compared:
+    """Compare all contenders of a results folder, at its budgets and over the whole curve.
+
+    Everything is chosen on validation records; test records are opened to score what was chosen. Raises RunError
+    where latency.csv is damaged.
+    """
+    notes: list[str] = []
+    contenders = [_contender(name, runs, notes) for name, runs in _entrants(results).items()]
+    level = results.confidence_level
+    prices = Prices(_latencies(results.out / LATENCY, notes))
+    limits = _limits(results, prices)
+    chosen = at_budget.choose_all(contenders, limits, prices)
+    common = frontier.auc_range(contenders, prices)
+    areas = {
+        c.name: [common if isinstance(common, str) else frontier.auc_scores(c, t, common, prices) for t in c.seeds]
+        for c in contenders
+    }
+    standings = {limit.name: _standings([c for c in chosen if c.limit is limit]) for limit in limits}
+    if not isinstance(common, str):
+        standings[AUC] = [_area_standing(c, areas[c.name]) for c in contenders]
+    elif any(c.seeds for c in contenders):
+        notes.append(f"No area under the curve: {common}.")
+    several = sum(bool(c.seeds) for c in contenders) > 1
+    return Compared(
+        at_budget.budget_rows(chosen, level), at_budget.budget_summary(chosen, level),
+        frontier.frontier_rows(contenders, prices), frontier.auc_rows(contenders, areas, common, level),
+        verdicts.verdict_rows(standings, level) if several else [], notes,
+    )  # fmt: skip
+
+
+def write_compared(compared: Compared, out: Path) -> list[Path]:
+    """Write the tables that have rows into ``out`` and remove those of ours that no longer have; returns what was
+    written. The same rows give the same bytes."""
+    written = []
+    for name, attribute, columns in TABLES:
+        rows = getattr(compared, attribute)
+        path = Path(out) / name
+        if rows:
+            write_table(path, columns, rows)
+            written.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    return written
+
+
+def _entrants(results: Results) -> dict[str, list[RunResult]]:
+    """Runs by contender, in file order: the group, or the run by itself. A run may be called as a group is."""
+    found: dict[tuple[bool, str], list[RunResult]] = {}
+    for run in results.runs:
+        found.setdefault((run.group is not None, run.group or run.run), []).append(run)
+    names = [name for _, name in found]
+    return {
+        f"{name} (run)" if names.count(name) > 1 and not grouped else name: runs
+        for (grouped, name), runs in found.items()
+    }
+
+
+def _contender(name: str, runs: Sequence[RunResult], notes: list[str]) -> Contender:
+    """Runs without any finished seed are left out of a group; so is a seed that lacks one of the others, since a
+    family without one of its members would count as a worse family."""
+    label = runs[0].group or runs[0].label
+    done = [run for run in runs if run.done]
+    if not done:
+        return make_contender(name, label, {}, runs[0].reason or f"not done ({runs[0].status})")
+    measured: dict[int, dict[str, Measured]] = {}
+    for run in done:
+        if run.measured is not None:
+            measured.setdefault(run.seed, {})[run.run] = run.measured
+    names = list(dict.fromkeys(run.run for run in runs))
+    members = [one for one in names if any(one in of_seed for of_seed in measured.values())]
+    for one in names:
+        if measured and one not in members:
+            why = next(run.reason or run.status if not run.done else NO_RECORDS for run in runs if run.run == one)
+            notes.append(f"{label}: without {one} ({why}).")
+    whole: dict[int, list[Measured]] = {}
+    for seed, of_seed in sorted(measured.items()):
+        lacking = [one for one in members if one not in of_seed]
+        if lacking:
+            notes.append(f"{label}: without seed {seed}, which lacks {', '.join(lacking)}.")
+        else:
+            whole[seed] = [of_seed[one] for one in members]
+    lost = sorted({run.seed for run in runs} - set(measured))
+    if lost and measured:
+        notes.append(f"{label}: without seed{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))} (not done).")
+    reason = "no seed has all runs of the group" if measured and not whole else ""
+    found = make_contender(name, label, whole, reason)
+    if found.reason:
+        notes.append(f"{label} is not compared: {found.reason}.")
+    elif len(found.seeds) == 1:
+        notes.append(f"{label}: one seed; its intervals say nothing about other trainings.")
+    return found
+
+
+def _limits(results: Results, prices: Prices) -> list[Limit]:
+    """The budgets, shares turned into MACs."""
+    reference = _reference_macs(results)
+    limits = []
+    for entry in results.budgets:
+        budget = parse_budget(entry)
+        if budget.unit == "macs":
+            limits.append(Limit(budget, macs=budget.value))
+        elif budget.unit == "relative":
+            known = not isinstance(reference, str)
+            limits.append(Limit(budget, macs=budget.value * reference) if known else Limit(budget, reason=reference))
+        elif prices.latencies:
+            limits.append(Limit(budget, ms=budget.value))
+        else:
+            limits.append(Limit(budget, reason="nothing was timed at batch 1"))
+    return list({limit.name: limit for limit in limits}.values())
+
+
+def _reference_macs(results: Results) -> float | str:
+    """Mean validation cost of an image at the reference run's default operating point, of the seed where that is
+    largest, so that the reference itself fits a budget of 1 in every seed; or why it is unknown."""
+    costs = []
+    for run in results.runs:
+        if run.run == results.reference and run.done and run.measured is not None and run.measured.val is not None:
+            network = validated(run.measured)
+            macs = macs_of_points(network.record, network.cost)[0]
+            costs.append(float(macs.mean()))
+    if results.reference is None:
+        return "a share of what: the file names no reference run"
+    return max(costs) if costs else f"the reference run {results.reference} has no validation records"
+
+
+def _standings(chosen: Sequence[Chosen]) -> list[Standing]:
+    """Contenders at one budget; one whose seeds cannot all afford it is not compared there."""
+    by_contender: dict[str, list[Chosen]] = {}
+    for one in chosen:
+        by_contender.setdefault(one.contender.name, []).append(one)
+    found = []
+    for members in by_contender.values():
+        reasons = dict.fromkeys(m.reason for m in members if m.scored is None)
+        scored = [m.scored for m in members if m.scored is not None]
+        contender = members[0].contender
+        if reasons:
+            found.append(Standing(contender, (), reason="; ".join(reasons)))
+        else:
+            found.append(Standing(contender, tuple(s.hit for s in scored), mean([s.mean_macs for s in scored])))
+    return found
+
+
+def _area_standing(contender: Contender, areas: Sequence[Any]) -> Standing:
+    reasons = dict.fromkeys(values for values in areas if isinstance(values, str))
+    reason = contender.reason or "; ".join(reasons)
+    return Standing(contender, () if reason else tuple(areas), reason=reason)
+
+
+def _latencies(path: Path, notes: list[str]) -> Mapping[tuple[str, str, str, str], float]:
+    """Milliseconds of an image at batch 1. Where points were timed on several devices, those of the first count."""
+    if not path.is_file():
+        return {}
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.DictReader(file, strict=True) if line["batch"] == "1" and line["ms_median"]]
+        devices = list(dict.fromkeys(line.get("device") or "" for line in lines))
+        for line in lines:
+            if (line.get("device") or "") == devices[0]:
+                setting = format_value(float(line["setting"])) if line["setting"] else ""
+                found.setdefault((line["run"], line["policy"], line["point"], setting), []).append(
+                    float(line["ms_median"])
+                )
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}); time the points again") from error
+    if len(devices) > 1:
+        notes.append(f"Budgets in milliseconds are those of {devices[0]}, the first device of {path.name}.")
+    return {key: max(values) for key, values in found.items()}

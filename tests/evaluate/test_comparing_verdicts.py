@@ -1,0 +1,301 @@
+"""Differences between methods: what their intervals hold in simulated experiments, and how verdicts are made."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from bench.evaluate.comparing.contenders import Contender, Images, Scorer, Trained
+from bench.evaluate.comparing.differences import Difference, measure_difference
+from bench.evaluate.comparing.verdicts import AUC, ONE_SEED, Standing, holm, holm_levels, verdict_rows
+from bench.evaluate.stats import normal_quantile, paired_difference, t_cdf, t_interval, t_quantile, t_tail
+
+
+@pytest.fixture(scope="module")
+def simulation() -> ModuleType:
+    """benchmarks/coverage.py: experiments with a known truth."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- the intervals hold the truth ------------------------------------------------------------------------
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("sd", [(0.3, 0.3), (0.6, 0.3)])
+def test_every_interval_covers_in_93_to_97_percent(simulation: ModuleType, seeds: int, sd: tuple[float, float]) -> None:
+    scenario = simulation.Scenario(images=1000, seeds=(seeds, seeds), sd=sd, accuracy=(0.85, 0.84))
+    found = simulation.coverage(scenario, 2000, seed=11)
+    for name in ("images", "runs", "both", "one"):
+        assert 93 <= found[name] <= 97, (name, found)
+    assert found["false"] <= 5
+
+
+def test_one_seed_covers_new_images(simulation: ModuleType) -> None:
+    found = simulation.coverage(simulation.Scenario(images=1000, seeds=(1, 1), accuracy=(0.9, 0.9)), 2000, seed=5)
+    assert 93 <= found["images"] <= 97
+    assert found["false"] <= 7  # its test is about these networks, 5 % but for sampling error
+    assert set(found) == {"images", "false"}  # nothing is said about other trainings
+
+
+def test_intervals_of_one_estimand_do_not_hold_another(simulation: ModuleType) -> None:
+    """Else the simulation could not tell a right interval from a wrong one."""
+    missed, number = 0, 400
+    for trial in simulation.experiments(simulation.Scenario(images=4000, seeds=(2, 2), sd=(1.0, 1.0)), number, 3):
+        interval = measure_difference(*trial.hits).images()
+        missed += not interval.low <= trial.both <= interval.high
+    assert missed / number > 0.2
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_family_of_verdicts_is_wrong_in_at_most_5_percent(simulation: ModuleType, seeds: int) -> None:
+    assert simulation.family_errors(600, seeds, 2000, sd=(0.6, 0.3, 0.2, 0.15), seed=seeds) <= 5
+
+
+def test_family_of_single_networks(simulation: ModuleType) -> None:
+    """One seed each: hypotheses are about these networks, which are equal only where runs do not differ."""
+    assert simulation.family_errors(1000, 1, 2000, sd=(0.0, 0.0, 0.0, 0.0), seed=1) <= 5
+
+
+# ---- the formulas ------------------------------------------------------------------------------------------
+def hits(shape: tuple[int, int], seed: int, rate: float = 0.8) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape) < rate
+
+
+def test_difference_against_plain_loops() -> None:
+    a, b = hits((3, 50), 0).astype(float), hits((3, 50), 1, 0.7).astype(float)
+    found = measure_difference(a, b)
+    n, s = 50, 3
+    each = [sum(a[:, i]) / s - sum(b[:, i]) / s for i in range(n)]
+    effect = sum(each) / n
+    assert found.effect == pytest.approx(effect)
+    assert found.over_images == pytest.approx((sum((d - effect) ** 2 for d in each) + 1) / n / (n - 1))
+    grain = 1 / (12 * n * n)
+    interaction = []
+    for x, over_runs in zip((a, b), found.over_runs or ()):
+        means = [sum(row) / n for row in x]
+        grand = sum(means) / s
+        assert over_runs == pytest.approx((sum((m - grand) ** 2 for m in means) / (s - 1) + grain) / s)
+        left = sum((x[r, i] - means[r] - sum(x[:, i]) / s + grand) ** 2 for r in range(s) for i in range(n))
+        interaction.append(left / ((s - 1) * (n - 1)) / (s * n))
+    assert found.images_alone == pytest.approx(found.over_images - sum(interaction))
+    pairs = [sum(a[r]) / n - sum(b[r]) / n for r in range(s)]
+    t, runs = t_interval(pairs), found.runs()
+    assert t is not None
+    assert runs is not None
+    half = t_quantile(0.975, 2) * math.sqrt(((t.high - t.low) / 2 / t_quantile(0.975, 2)) ** 2 + 2 * grain / s)
+    assert (runs.low, runs.high) == (pytest.approx(effect - half), pytest.approx(effect + half))
+    both = found.both()
+    assert both is not None
+    v = sum(found.over_runs or ())
+    squares = sum(x * x for x in found.over_runs or ()) / 2
+    total = v + found.images_alone
+    degrees = v * v / squares * (total / v) ** 1.2
+    assert both.high - both.low == pytest.approx(2 * t_quantile(0.975, degrees) * math.sqrt(total))
+
+
+def test_images_interval_agrees_with_the_paired_bootstrap() -> None:
+    a, b = hits((2, 4000), 3, 0.9), hits((2, 4000), 4, 0.88)
+    b[:, :3000] = a[:, :3000]
+    found = measure_difference(a, b).images()
+    effect, boot = paired_difference(a, b)
+    assert found.low + found.high == pytest.approx(2 * effect)
+    for mine, theirs in ((found.low, boot.low), (found.high, boot.high)):
+        assert mine == pytest.approx(theirs, abs=0.05 * (boot.high - boot.low))
+
+
+def test_unequal_numbers_of_runs_by_scheffe() -> None:
+    """Against his own d_i, equation written out: their mean is the difference, their spread its error."""
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 40)), rng.random((5, 40))
+    found = measure_difference(a, b)
+    x, y = a.mean(axis=1), b.mean(axis=1)
+    d = [x[i] - math.sqrt(2 / 5) * y[i] + y[:2].sum() / math.sqrt(10) - y.mean() for i in range(2)]
+    assert np.mean(d) == pytest.approx(found.effect)
+    assert found.paired is not None
+    assert found.paired[0] == pytest.approx(np.var(d, ddof=1) / 2, abs=1e-4)
+    assert found.paired[1] == 1
+    swapped = measure_difference(b, a)
+    assert swapped.paired == found.paired
+    assert swapped.p_value() == pytest.approx(found.p_value())
+
+
+def test_identical_networks_are_not_different() -> None:
+    a = hits((3, 200), 0)
+    found = measure_difference(a, a)
+    assert found.effect == 0
+    assert found.p_value() == 1
+    for interval in (found.images(), found.runs(), found.both(), found.cautious()):
+        assert interval is not None
+        assert interval.low < 0 < interval.high
+
+
+def test_one_run_says_nothing_about_other_runs() -> None:
+    found = measure_difference(hits((1, 500), 0), hits((3, 500), 1))
+    assert found.runs() is None
+    assert found.both() is None
+    assert found.cautious().about == "these trained networks on new images"
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
+def test_the_p_value_and_the_interval_of_the_test_agree(level: float) -> None:
+    rng = np.random.default_rng(1)
+    for runs in ((1, 2), (2, 2), (3, 2), (5, 5)):
+        for _ in range(15):
+            variances = tuple(rng.random(2) * 10.0 ** rng.uniform(-2, 1, 2))
+            several = min(runs) > 1
+            alone = float(rng.random())
+            found = Difference(
+                0.0, *runs, alone + (0.1 * sum(variances) if several else 0), alone,
+                variances if several else None, None,
+            )  # fmt: skip
+            half = found.cautious(level).high
+            for nudge, smaller in ((0.999, False), (1.001, True)):
+                assert bool(replace(found, effect=half * nudge).p_value() < 1 - level) is smaller
+
+
+def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="same images"):
+        measure_difference(hits((2, 10), 0), hits((2, 11), 0))
+
+
+# ---- Student's t with any number of degrees of freedom ---------------------------------------------------
+@pytest.mark.parametrize("df", [0.7, 1.5, 2.25, 7.3, 99.5, 5000.25])
+def test_t_tail_against_integrating_the_density(df: float) -> None:
+    """x = sqrt(df) tan(u) turns the density into cos(u)^(df - 1)."""
+    u = np.linspace(0, math.pi / 2, 2_000_001)[:-1]
+    for x in (0.3, 1.0, 2.5, 8.0):
+        start = math.atan(x / math.sqrt(df))
+        scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(math.pi)
+        below = u[u <= start]
+        inner = np.trapezoid(np.cos(below) ** (df - 1), below) + (start - below[-1]) * math.cos(start) ** (df - 1)
+        assert t_tail(x, df) == pytest.approx(0.5 - scale * inner, abs=2e-9)
+
+
+def test_t_of_broken_degrees_joins_whole_ones() -> None:
+    for df in (1, 2, 5, 30):
+        for p in (0.6, 0.975, 0.99999):
+            assert t_quantile(p, df + 1e-9) == pytest.approx(t_quantile(p, df), rel=1e-6)
+        for x in (0.0, 0.5, 3.0, 40.0):
+            assert t_tail(x, df) == pytest.approx(1 - t_cdf(x, df), abs=1e-13)
+    for df in (0.8, 1.3, 4.6, 250.5, 1e5 + 0.5):
+        for p in (0.5001, 0.9, 0.975, 1 - 1e-7):
+            assert t_tail(t_quantile(p, df), df) == pytest.approx(1 - p, rel=1e-9)
+            assert t_cdf(-t_quantile(p, df), df) == pytest.approx(1 - p, rel=1e-9)
+    assert t_quantile(0.975, 1e9) == pytest.approx(normal_quantile(0.975), rel=1e-8)
+    assert t_tail(1e6, 1.0) == pytest.approx(1e-6 / math.pi, rel=1e-6)
+
+
+# ---- Holm -------------------------------------------------------------------------------------------------
+def test_holm_of_known_numbers() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).size == 0
+
+
+def test_holm_against_its_steps() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        p = rng.random(7) ** 4
+        rejected, left = set(), list(range(7))
+        while left:
+            least = min(left, key=lambda k: p[k])
+            if p[least] > 0.05 / len(left):
+                break
+            rejected.add(least)
+            left.remove(least)
+        assert {k for k in range(7) if holm(p)[k] <= 0.05} == rejected
+        for k, level in enumerate(holm_levels(p)):
+            assert (p[k] <= 1 - level + 1e-15) == (k in rejected)
+
+
+# ---- verdicts -----------------------------------------------------------------------------------------------
+IMAGES = Images(1, "cifar10", "abc", b"i", b"l")
+
+
+def standing(name: str, scores: np.ndarray, images: Images = IMAGES, reason: str = "") -> Standing:
+    seeds = tuple(Trained(seed, (), Scorer({})) for seed in range(len(scores)))
+    return Standing(Contender(name, name.upper(), seeds, images, reason), tuple(scores), 1e6, reason)
+
+
+def shifted(rates: list[float], seeds: int = 3, n: int = 4000) -> list[np.ndarray]:
+    """Hits of methods of these accuracies that agree wherever they can."""
+    rng = np.random.default_rng(0)
+    base = rng.random(n)
+    own = [rng.random((seeds, n)) for _ in rates]
+    return [np.where(o < 0.1, o * 10, base) < rate for o, rate in zip(own, rates)]
+
+
+def test_verdicts_say_yes_no_and_undecided() -> None:
+    a, b, c = shifted([0.90, 0.80, 0.9001])
+    rows = verdict_rows({"0.5": [standing("a", a), standing("b", b), standing("c", c)]}, 0.95)
+    assert [(r["a"], r["b"], r["verdict"], r["better"]) for r in rows] == [
+        ("a", "b", "yes", "A"), ("a", "c", "undecided", ""), ("b", "c", "no", "C"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["comparisons"] == 3
+        assert row["adjustment"] == "Holm over 3 comparisons"
+        assert (row["lo"] <= 0 <= row["hi"]) == (row["verdict"] == "undecided")
+        assert row["effect"] == pytest.approx(row["top1_a"] - row["top1_b"], abs=1e-3)
+        assert row["both_interval"].endswith("the method over new training runs and new images")
+        assert row["runs_lo"] < row["effect"] < row["runs_hi"]
+        assert row["note"] == ""
+
+
+def test_the_family_is_all_pairs_and_budgets() -> None:
+    a, b, c = shifted([0.90, 0.89, 0.895])
+    one = [standing("a", a), standing("b", b), standing("c", c)]
+    rows = verdict_rows({"0.5": one, "1": one, AUC: one}, 0.95)
+    assert {row["comparisons"] for row in rows} == {9}
+    alone = verdict_rows({"0.5": one[:2]}, 0.95)[0]
+    assert rows[0]["p"] == alone["p"]
+    assert rows[0]["p_adjusted"] > alone["p_adjusted"]
+
+
+def test_one_seed_is_said_to_be_one_seed() -> None:
+    a, b = shifted([0.90, 0.80], seeds=1)
+    row = verdict_rows({"30M": [standing("a", a), standing("b", b)]}, 0.95)[0]
+    assert row["note"] == ONE_SEED
+    assert "both_lo" not in row
+    assert row["interval"].endswith("these trained networks on new images")
+    assert row["verdict"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"protocol_version": 2}, "protocol versions 1 and 2"),
+        ({"dataset": "cifar100"}, "data sets cifar10 and cifar100"),
+        ({"indices": b"other"}, "different test images"),
+        ({"labels": b"other"}, "different test images"),
+        ({"split_hash": "x"}, "different splits"),
+    ],
+)
+def test_no_verdict_across_protocols_and_test_sets(change: dict, words: str) -> None:
+    a, b = shifted([0.9, 0.8])
+    row = verdict_rows({"1": [standing("a", a), standing("b", b, replace(IMAGES, **change))]}, 0.95)[0]
+    assert words in row["reason"]
+    assert "verdict" not in row
+
+
+def test_seeds_are_paired_by_their_number() -> None:
+    """Contender b lacks seed 0: seeds 1 and 2 stand against their own kind."""
+    a = np.random.default_rng(0).random((3, 300))
+    b = a[1:] - 0.01
+    late = tuple(Trained(seed, (), Scorer({})) for seed in (1, 2))
+    other = Standing(Contender("b", "B", late, IMAGES), tuple(b))
+    row = verdict_rows({"1": [standing("a", a), other]}, 0.95)[0]
+    found = measure_difference(a[[1, 2, 0]], b).runs()
+    assert found is not None
+    assert row["runs_lo"] == pytest.approx(100 * found.low, abs=1e-3)
