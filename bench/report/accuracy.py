@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluate.bounds import ORACLE, RANDOM
-from bench.report.labels import Label, place_labels
+from bench.report.labels import Label, densify, place_labels
 from bench.report.results import Results
 from bench.report.style import (
     CONVENTION,
@@ -91,7 +91,7 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
     obstacles += _draw_families(axes, results, lines, own)
     _limits(axes, lines)
     _draw_bounds(axes, lines, own)
-    place_labels(axes, labels, _dense(axes, obstacles), size)
+    place_labels(axes, labels, densify(axes, obstacles), size)
     figure.text(left / width, 1 - 0.06 / total, "\n".join(title), va="top", ha="left", weight="bold", size=9)
     figure.legend(
         handles=handles, loc="lower left", ncols=columns, fontsize=size, handlelength=2.2, columnspacing=1.6,
@@ -256,20 +256,6 @@ def _accuracy_range(drawn: Sequence[dict[str, Any]]) -> tuple[float, float]:
     beyond = max(0.4 * (max(means) - min(means)), 1.5)
     bottom, top = max(min(ends), min(means) - beyond), min(max(ends), max(means) + beyond)
     return (bottom, top) if top - bottom > 0.2 else (bottom - 0.1, top + 0.1)
-
-
-def _dense(axes: Axes, obstacles: Sequence[np.ndarray]) -> np.ndarray:
-    """Polylines as points a few pixels apart."""
-    found = [np.empty((0, 2))]
-    for line in obstacles:
-        if len(line) == 1:
-            found.append(line)
-            continue
-        pixels = axes.transData.transform(line)
-        steps = np.maximum(np.hypot(*np.diff(pixels, axis=0).T) // 4, 1).astype(int)
-        dense = [a + (b - a) * np.linspace(0, 1, n + 1)[:, None] for a, b, n in zip(pixels, pixels[1:], steps)]
-        found.append(axes.transData.inverted().transform(np.concatenate(dense)))
-    return np.concatenate(found)
 
 
 def _legend(lines: Sequence[dict[str, Any]], grouped: bool) -> list[Any]:

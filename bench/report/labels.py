@@ -59,6 +59,20 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: np.ndarray, siz
         axes.text(x, y, label.text, color=label.colour, fontsize=size, ha="center", va="center", zorder=6)
 
 
+def densify(axes: Axes, obstacles: Sequence[np.ndarray]) -> np.ndarray:
+    """Polylines (data coordinates [K, 2] each) as points a few pixels apart, [M, 2]; in the limits that the axes have."""
+    found = [np.empty((0, 2))]
+    for line in obstacles:
+        if len(line) == 1:
+            found.append(line)
+            continue
+        pixels = axes.transData.transform(line)
+        steps = np.maximum(np.hypot(*np.diff(pixels, axis=0).T) // 4, 1).astype(int)
+        dense = [a + (b - a) * np.linspace(0, 1, n + 1)[:, None] for a, b, n in zip(pixels, pixels[1:], steps)]
+        found.append(axes.transData.inverted().transform(np.concatenate(dense)))
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True)
 class _Options:
     """Places for one label, [K]: boxes in pixels, the anchor each belongs to, and what it costs by itself."""

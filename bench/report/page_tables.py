@@ -38,7 +38,7 @@ class Table:
     id: str
     title: str
     columns: Sequence[Column]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[dict[str, Any]]
     note: str = ""
     more: str = ""  # label of the check box that shows the rows marked so
 
@@ -96,7 +96,9 @@ def budgets_table(rows: Sequence[dict[str, Any]], note: str) -> Table:
         Column("Seeds", "n_seeds", digits=0),
         Column("Note", "reason", text=True),
     )
-    return _plain("budgets", "Accuracy at a budget", columns, rows, note)
+    places = {name: place for place, name in enumerate(dict.fromkeys(row["budget"] for row in rows))}
+    ordered = sorted(rows, key=lambda row: (places[row["budget"]], -(row.get("top1_mean") or -1.0)))
+    return _plain("budgets", "Accuracy at a budget", columns, ordered, note)
 
 
 def verdicts_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -118,11 +120,13 @@ def verdicts_table(rows: Sequence[dict[str, Any]]) -> Table:
     )
     found = _plain("verdicts", "Verdicts: is A better than B at a budget?", columns, rows, "")
     for row, source in zip(found.rows, rows):
-        row["class"] = f"verdict-{source.get('verdict') or 'none'}"  # type: ignore[index]
+        row["class"] = f"verdict-{source.get('verdict') or 'none'}"
+        row["more"] = not source.get("verdict") and any(one.get("verdict") for one in rows)
     count = next((row["comparisons"] for row in rows if row.get("comparisons")), 0)
     how = next((row["adjustment"] for row in rows if row.get("adjustment")), "")
     note = f"Adjusted for {count} comparisons ({how}). verdicts.csv holds every interval." if count else ""
-    return replace(found, note=note)
+    more = "pairs that could not be compared" if any(row["more"] for row in found.rows) else ""
+    return replace(found, note=note, more=more)
 
 
 def _ends(kind: str) -> Callable[[Mapping[str, Any]], str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report.labels import Label, place_labels
+from bench.report.labels import Label, densify, place_labels
 from bench.report.results import Results
 from bench.report.style import (
     CONVENTION,
@@ -65,7 +65,7 @@ def pareto_figure(results: Results, rows: Sequence[dict[str, Any]]):  # type: ig
     x = np.array([row["macs"] for row in front] + [max(macs) * 1.06])
     y = np.array([row["top1"] for row in front] + [front[-1]["top1"]])
     axes.step(x, y, where="post", color=INK, linewidth=1.1, zorder=2)
-    labels = []
+    labels, curves = [], []
     for contender in dict.fromkeys(row["contender"] for row in rows):
         mine = sorted((row for row in rows if row["contender"] == contender), key=lambda row: row["macs"])
         look = own[mine[0]["run"]]
@@ -76,12 +76,14 @@ def pareto_figure(results: Results, rows: Sequence[dict[str, Any]]):  # type: ig
             axes.plot([r["macs"] for r in some], [r["top1"] for r in some], linestyle="none", marker=look.marker,
                       markersize=size, color=look.colour, alpha=alpha, zorder=3 + (flag == "yes"),
                       markerfacecolor=look.colour if flag == "yes" else "white")  # fmt: skip
+        curves.append(np.array([[row["macs"], row["top1"]] for row in mine]))
         anchors = [row for row in mine if row["on_front"] == "yes"] or mine
-        anchors = anchors[:: max(len(anchors) // 6, 1)]
+        anchors = anchors[:: max(len(anchors) // 6, 1)] + anchors[-1:]
         labels.append(Label(mine[0]["label"], [(r["macs"], r["top1"]) for r in anchors], look.colour))
-    axes.margins(x=0.06, y=0.1)
-    obstacles = np.array([[row["macs"], row["top1"]] for row in rows])
-    place_labels(axes, labels, obstacles, 7.5)
+    axes.margins(x=0.08, y=0.1)
+    axes.set_xlim(axes.get_xlim())  # labels are placed in the final limits
+    axes.set_ylim(axes.get_ylim())
+    place_labels(axes, labels, densify(axes, [np.column_stack([x, y]), *curves]), 7.5)
     figure.text(0.08, 1 - 0.05 / total, results.heading, va="top", weight="bold", size=9)
     figure.text(0.08, 0.06 / total, "\n".join(notes), va="bottom", size=6.2, color=MUTED, linespacing=1.3)
     return figure
