@@ -127,7 +127,7 @@ def test_figures_say_data_seeds_settings_and_what_is_left_out(folder: Path) -> N
         assert "2 seeds (0, 1)" in text
     assert "Early exits: budgeted batch, r = " in said[usage_figure]
     assert "Gated ResNet-38: point t0.5" in said[payers_figure]
-    assert "gates collapsed (seed 0, 1)" in said[usage_figure]
+    assert "gates collapsed (seeds 0, 1)" in said[usage_figure]
     assert "the gates are all closed at t0.5" in said[usage_figure]
     assert "FLOPs are multiply-accumulates" in said[payers_figure]
     # of ten runs, seven have several points; the first of the others takes the last place

@@ -56,20 +56,26 @@ def diagnose(cases: Sequence[Case], dataset: str) -> Diagnosis:
             {"run": w.run, "label": w.label, "seed": w.seed, "kind": w.kind, "text": w.text} for w in warnings
         ],
     }
-    return Diagnosis(cases, names, tables, warnings, _notes(cases))
+    return Diagnosis(cases, names, tables, warnings, [*mixture_notes(cases), *difficulty_notes(cases)])
 
 
-def _notes(cases: Sequence[Case]) -> list[str]:
-    """No mixture where the protocol allows no choice; difficulty that one network alone defines."""
+def mixture_notes(cases: Sequence[Case]) -> list[str]:
+    """Whose points could be mixed but are not, as the protocol allows no choice."""
     reasons: dict[str, list[str]] = {}
     for case in cases:
         if case.why_no_mixture:
-            labels = reasons.setdefault(case.why_no_mixture, [])
-            labels.extend([case.label] if case.label not in labels else [])
-    notes = [f"No mixture of operating points for {', '.join(labels)}: {why}." for why, labels in reasons.items()]
-    alone = [seeds[0].label for group in payers.by_images(cases).values() if len(by_run(group)) == 1
-             for seeds in by_run(group).values() if any(view.adaptive for view in seeds[0].views)]  # fmt: skip
-    if alone:
-        notes.append(f"Difficulty for {', '.join(dict.fromkeys(alone))} is said by that run itself: no other was "
-                     "measured on the same images.")  # fmt: skip
-    return notes
+            reasons.setdefault(case.why_no_mixture, []).append(case.label)
+    return [f"No mixture of operating points for {', '.join(dict.fromkeys(labels))}: {why}."
+            for why, labels in reasons.items()]  # fmt: skip
+
+
+def difficulty_notes(cases: Sequence[Case]) -> list[str]:
+    """Whose difficulty is its own, as no other run was measured on the same images."""
+    alone = []
+    for group in payers.by_images(cases).values():
+        runs = list(by_run(group).values())
+        if len(runs) == 1 and any(view.adaptive for view in runs[0][0].views):
+            alone.append(runs[0][0].label)
+    labels = ", ".join(dict.fromkeys(alone))
+    said = f"Difficulty for {labels} is said by that run itself: no other was measured on the same images."
+    return [said] if alone else []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 8
 
 #: Up to so many classes all are drawn; of more, so many at each end.
-ALL_CLASSES, EXTREMES = 20, 5
+ALL_CLASSES, EXTREMES, GAP = 20, 5, "..."
 
 NOTE_SIZE = 6.2
 ELLIPSIS = "\u2026"
@@ -159,9 +159,12 @@ def room_below(texts: Sequence[str]) -> float:
 def colour_bar(page: Page, left: float, top: float, width: float, colours: Colormap, low: float, high: float,
                label: str) -> None:  # fmt: skip
     """A labelled horizontal bar, percent, 0.09 inches high; its label stands above it."""
+    from matplotlib.ticker import MaxNLocator
+
     axes = page.axes(left, top + 0.14, width, 0.09)
     axes.imshow([[k / 63 for k in range(64)]], aspect="auto", cmap=colours, extent=(low, high, 0, 1), vmin=0, vmax=1)
     axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.tick_params(axis="x", labelsize=6.2, length=2, pad=1.5)
     for side in axes.spines.values():
         side.set_visible(True)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluate.diagnostics import Diagnosis
+from bench.evaluate.diagnostics.diagnose import difficulty_notes, mixture_notes
 from bench.evaluate.diagnostics.payers import QUANTILES
 from bench.report.diagnostics.frame import (
     ALL_CLASSES,
     EXTREMES,
+    GAP,
     Page,
     facts,
     first_view,
@@ -43,6 +45,7 @@ def payers_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-un
     drawn, others = keep_runs(list(by_class))
     own = looks(results)
     classes = _classes([by_class[run] for run in drawn])
+    texts = [GAP if k is None else diagnosis.names[k] for k in classes]
     several = any(rows[0]["n_seeds"] > 1 for rows in by_class.values())
     notes = [
         *facts(results, diagnosis),
@@ -51,13 +54,13 @@ def payers_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-un
         *(["Bars: smallest and largest seed; lines join the means."] if several else []),
         "Classes are in order of their cost"
         + (f"; the {EXTREMES} cheapest and {EXTREMES} dearest of {len(diagnosis.names)} are drawn."
-           if len(diagnosis.names) > ALL_CLASSES else "."),
+           if GAP in texts else "."),
         view_notes({run: by_class[run] for run in drawn}),
         CONVENTION,
-        *diagnosis.notes,
+        *mixture_notes(diagnosis.cases),
+        *difficulty_notes(diagnosis.cases),
         *left_out([by_class[run][0]["label"] for run in others]),
     ]  # fmt: skip
-    texts = ["..." if k is None else diagnosis.names[k] for k in classes]
     page = new_page("Who pays: cost and accuracy by class and by difficulty", notes,
                     _HEAD + 2 * _HEIGHT + _BETWEEN + max(room_below(texts), 0.42))  # fmt: skip
     room = TWO_COLUMNS - _LEFT - _MIDDLE - _LABELS

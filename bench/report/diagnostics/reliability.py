@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.evaluate.diagnostics import Case, Diagnosis
+from bench.evaluate.diagnostics.diagnose import mixture_notes
 from bench.evaluate.diagnostics.views import by_run
 from bench.report.diagnostics.frame import (
     Page,
@@ -53,7 +54,7 @@ def reliability_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[
         "expected calibration error (ECE, percent), mean over seeds.",
         *([f"Mixtures: {'; '.join(mixed)}."] if mixed else []),
         *(["Of many points some are drawn, evenly spread in order of cost."] if any(p.thinned for p in panels) else []),
-        *diagnosis.notes,
+        *mixture_notes(diagnosis.cases),
         *left_out([runs[run][0].label for run in others]),
     ]  # fmt: skip
     body = down * (_HEAD + side) + (down - 1) * _FOOT + 0.42

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from bench.evaluate.diagnostics import Diagnosis
-from bench.evaluate.diagnostics.usage import UNIT
+from bench.evaluate.diagnostics.diagnose import mixture_notes
+from bench.evaluate.diagnostics.usage import ALL, UNIT
 from bench.report.diagnostics.frame import (
     ALL_CLASSES,
     EXTREMES,
+    GAP,
     Page,
     colour_bar,
     facts,
@@ -23,7 +25,6 @@ from bench.report.diagnostics.frame import (
     panel_title,
     room_below,
     share_colours,
-    thin,
     view_notes,
 )
 from bench.report.results import Results
@@ -34,7 +35,7 @@ NAME = "usage-heatmap"
 # Inches; _CELL: height of a row, _MOST: of a panel at most, less where all of them would not fit on a page (_PAGE).
 _LEFT, _GAP, _WIDTH, _HEAD = 0.72, 0.82, 2.66, 0.24
 _CELL, _MOST, _BAR, _PAGE = 0.2, (3.4, 2.6, 2.0, 1.5, 1.1), 0.46, 8.2
-_ROW_LABELS = 20
+_LABEL = 0.115  # from one name of a row to the next, at least
 
 
 def usage_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-untyped-def]
@@ -48,17 +49,18 @@ def usage_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-unt
         places, down = _arrange(panels, most)
         if max(down) <= _PAGE:
             break
-    bar = int(down[1] < down[0])
+    bar = int(down[1] < down[0] and len(panels) > 1)
     notes = [
         *facts(results, diagnosis),
         "Cells: share of a class's test images, percent, mean over seeds: that stop at an exit (of a cascade: that a "
         "path answers), or for which a block runs.",
         "Units that every network of that design runs for every image, and points at which no image "
         "stops, are not drawn.",
-        *(["Of many classes, the "
-           f"{EXTREMES} cheapest and {EXTREMES} dearest of each run."] if len(diagnosis.names) > ALL_CLASSES else []),
+        *([f"Of many classes, the {EXTREMES} cheapest and {EXTREMES} dearest of each run."]
+          if any(GAP in panel.texts for panel in panels) else []),
         view_notes({run: shown[run] for run in drawn}),
         *left_out([shown[run][0]["label"] for run in others]),
+        *mixture_notes(diagnosis.cases),
         *_warned(diagnosis),
     ]  # fmt: skip
     page = new_page("Which exits are taken and which blocks run", notes, max(*down, down[bar] + _BAR))
@@ -95,12 +97,12 @@ class _Panel:
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], diagnosis: Diagnosis) -> None:
         self.label = rows[0]["label"]
-        used = {row["name"] for row in rows if row["kind"] == UNIT or row["share"]}
+        used = {row["name"] for row in rows if row["kind"] == UNIT or row["share"] > 0}
         self.names = [name for name in dict.fromkeys(row["name"] for row in rows) if name in used]
         share = {(row["name"], row["class"]): row["share"] for row in rows}
         columns, texts = _columns(rows, diagnosis)
         self.texts = ["all images", *texts]
-        self.values = np.array([[share.get((name, column), np.nan) for column in ("all", *columns)]
+        self.values = np.array([[share.get((name, column), np.nan) for column in (ALL, *columns)]
                                 for name in self.names])  # fmt: skip
         self.height = _CELL * len(self.names)
         self.around = _HEAD + room_below(self.texts) + 0.08
@@ -113,22 +115,25 @@ class _Panel:
         edges = np.concatenate([[0.0, 1.0], np.arange(1, columns) + 1.3])
         centres = np.concatenate([[0.5], np.arange(1, columns) + 0.8])
         colours = share_colours()
-        lines = min(0.6, 18 * self.height / rows)
+        lines = self.height / rows > 0.08  # between rows as well as columns; thin rows would be all line
         for part in (slice(0, 1), slice(1, columns)):
             x = edges[:2] if part.start == 0 else np.concatenate([[1.3], edges[2:]])
             axes.pcolormesh(x, np.arange(rows + 1), np.ma.masked_invalid(self.values[:, part]), cmap=colours, vmin=0,
-                            vmax=1, edgecolors="white", linewidth=lines)  # fmt: skip
+                            vmax=1, edgecolors="white" if lines else "none", linewidth=0.6)  # fmt: skip
+        if not lines:
+            axes.vlines(edges[2:-1], 0, rows, color="white", linewidth=0.6)
         axes.set_ylim(rows, 0)
         axes.set_xlim(0, edges[-1])
         for side in axes.spines.values():
             side.set_visible(False)
         axes.set_xticks(centres, self.texts, rotation=50, ha="right", rotation_mode="anchor", fontsize=6.5)
-        kept = thin(rows, max(min(_ROW_LABELS, int(self.height / 0.115)), 2))
+        kept = range(0, rows, -(-rows // max(int(self.height / _LABEL), 1)))
         axes.set_yticks([k + 0.5 for k in kept], [self.names[k] for k in kept], fontsize=6.5)
         axes.tick_params(length=0, pad=2)
         if self.height / rows > 0.13 and _WIDTH / columns > 0.19:
             self._numbers(axes, centres)
-        said = f"gates collapsed (seed {', '.join(map(str, self.warned))})" if self.warned else ""
+        many = "s" if len(self.warned) > 1 else ""
+        said = f"gates collapsed (seed{many} {', '.join(map(str, self.warned))})" if self.warned else ""
         panel_title(page, axes, self.label, _WIDTH - 0.053 * len(said))
         if said:
             axes.set_title(said, loc="right", fontsize=6.5, color=COLOURS[1], pad=4)
@@ -148,7 +153,9 @@ def _columns(rows: Sequence[Mapping[str, Any]], diagnosis: Diagnosis) -> tuple[l
     key = rows[0]["run"], rows[0]["policy"], rows[0]["point"]
     cost = {row["class"]: row["relative_mean"] for row in diagnosis.tables["cost_by_class"]
             if (row["run"], row["policy"], row["point"]) == key and row["relative_mean"] is not None}  # fmt: skip
-    known = cost or dict.fromkeys(range(len(diagnosis.names)), 0.0)
+    known = cost or {row["class"]: 0.0 for row in rows if row["class"] != ALL and row["n"]}
     ordered = sorted(known, key=lambda k: (known[k], k))
+    if len(ordered) <= ALL_CLASSES:
+        return ordered, [diagnosis.names[k] for k in ordered]
     ends = [*ordered[:EXTREMES], None, *ordered[-EXTREMES:]]
-    return ends, ["..." if k is None else diagnosis.names[k] for k in ends]
+    return ends, [GAP if k is None else diagnosis.names[k] for k in ends]
