@@ -21,29 +21,34 @@ def _killed(kind: str, number: int, *arguments: object) -> int:
     return subprocess.run(command, capture_output=True, timeout=240, check=False).returncode
 
 
-def _kill_and_compare(tmp_path: Path, methods: list[str], kills: list[tuple[str, int]]) -> int:
-    """Run once in peace and once with kills; returns how many kills hit. The results must be equal."""
+def _run_in_peace(tmp_path: Path, methods: list[str]) -> tuple[Path, dict[str, str]]:
+    """The comparison file and what it leaves behind when nothing disturbs it."""
     config = write_quick(tmp_path, [quick_run(name) for name in methods], recipe=WORKERS)
     peace = bench("run+report", config, "--out", tmp_path / "peace", "--in-process", "--quiet")
     assert peace.returncode == 0, peace.stderr
+    expected = fingerprints(tmp_path / "peace")
+    assert len(expected) > 6 * len(methods)
+    return config, expected
+
+
+def _kill_and_compare(config: Path, expected: dict[str, str], out: Path, kills: list[tuple[str, int]]) -> int:
+    """Run with kills, then to the end; returns how many kills hit. The results must be those of peace."""
     hits = 0
     for kind, number in kills:
-        code = _killed(kind, number, "run", config, "--out", tmp_path / "war", "--quiet")
+        code = _killed(kind, number, "run", config, "--out", out, "--quiet")
         assert code in (-9, 0)
         hits += code == -9
-    end = bench("run+report", config, "--out", tmp_path / "war", "--in-process", "--quiet")
+    end = bench("run+report", config, "--out", out, "--in-process", "--quiet")
     assert end.returncode == 0, end.stderr
-    assert (tmp_path / "war" / "results.csv").is_file()
-    expected, found = fingerprints(tmp_path / "peace"), fingerprints(tmp_path / "war")
-    assert len(expected) > 6 * len(methods)
-    assert found == expected
+    assert (out / "results.csv").is_file()
+    assert fingerprints(out) == expected
     return hits
 
 
 def test_kills_anywhere_leave_no_trace(tmp_path: Path) -> None:
     """Every method in one comparison; each kill comes a little later in it than the one before."""
     kills = [("step", 7), ("write", 2), ("step", 13), ("rename", 3), ("step", 17), ("write", 4), ("rename", 2)]
-    assert _kill_and_compare(tmp_path, method_names(), kills) >= 5
+    assert _kill_and_compare(*_run_in_peace(tmp_path, method_names()), tmp_path / "war", kills) >= 5
 
 
 @pytest.mark.slow
@@ -51,13 +56,12 @@ def test_kills_anywhere_leave_no_trace(tmp_path: Path) -> None:
 def test_ten_kills_of_ten(tmp_path: Path, name: str) -> None:
     """Ten times from the start: killed at a random step or during a checkpoint, then finished."""
     rng = random.Random(name)
+    config, expected = _run_in_peace(tmp_path, [name])
     for round_ in range(10):
-        folder = tmp_path / str(round_)
-        folder.mkdir()
         kill = (rng.choice(["step", "step", "write", "rename"]), rng.randint(1, 2))
         if kill[0] == "step":
             kill = ("step", rng.randint(1, 11))
-        assert _kill_and_compare(folder, [name], [kill]) == 1
+        assert _kill_and_compare(config, expected, tmp_path / str(round_), [kill]) == 1
 
 
 def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:
