@@ -56,9 +56,9 @@ def compare(results: Results) -> Compared:
     prices = Prices(_latencies(results.out / LATENCY, notes))
     limits = _limits(results, prices)
     chosen = at_budget.choose_all(contenders, limits, prices)
-    common = frontier.auc_range(contenders, prices)
+    common = frontier.auc_range(contenders)
     areas = {
-        c.name: [common if isinstance(common, str) else frontier.auc_scores(c, t, common, prices) for t in c.seeds]
+        c.name: [common if isinstance(common, str) else frontier.auc_scores(t, common) for t in c.seeds]
         for c in contenders
     }
     standings = {limit.name: _standings([c for c in chosen if c.limit is limit]) for limit in limits}
@@ -69,7 +69,7 @@ def compare(results: Results) -> Compared:
     several = sum(bool(c.seeds) for c in contenders) > 1
     return Compared(
         at_budget.budget_rows(chosen, level), at_budget.budget_summary(chosen, level),
-        frontier.frontier_rows(contenders, prices), frontier.auc_rows(contenders, areas, common, level),
+        frontier.frontier_rows(contenders), frontier.auc_rows(contenders, areas, common, level),
         verdicts.verdict_rows(standings, level) if several else [], notes,
     )  # fmt: skip
 
@@ -118,13 +118,13 @@ def _contender(name: str, runs: Sequence[RunResult], notes: list[str]) -> Conten
         if measured and one not in members:
             why = next(run.reason or run.status if not run.done else NO_RECORDS for run in runs if run.run == one)
             notes.append(f"{label}: without {one} ({why}).")
-    whole: dict[int, list[Measured]] = {}
+    whole: dict[int, dict[str, Measured]] = {}
     for seed, of_seed in sorted(measured.items()):
         lacking = [one for one in members if one not in of_seed]
         if lacking:
             notes.append(f"{label}: without seed {seed}, which lacks {', '.join(lacking)}.")
         else:
-            whole[seed] = [of_seed[one] for one in members]
+            whole[seed] = {one: of_seed[one] for one in members}
     lost = sorted({run.seed for run in runs} - set(measured))
     if lost and measured:
         notes.append(f"{label}: without seed{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))} (not done).")
@@ -161,7 +161,7 @@ def _reference_macs(results: Results) -> float | str:
     costs = []
     for run in results.runs:
         if run.run == results.reference and run.done and run.measured is not None and run.measured.val is not None:
-            network = validated(run.measured)
+            network = validated(run.run, run.measured)
             macs = macs_of_points(network.record, network.cost)[0]
             costs.append(float(macs.mean()))
     if results.reference is None:

@@ -58,23 +58,16 @@ class Chosen:
     cheapest: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prices:
-    """What candidates cost and what can be chosen of them. Fronts are computed once per seed and unit."""
+    """What candidates cost besides their MACs."""
 
     latencies: Latencies = field(default_factory=dict)
-    _fronts: dict[tuple[str, int, bool], list[Candidate]] = field(default_factory=dict)
 
     def ms(self, candidate: Candidate) -> float | None:
         """Measured milliseconds; None for a point that was not measured."""
         key = (candidate.run, candidate.policy, candidate.point, format_value(candidate.setting))
         return self.latencies.get(key)
-
-    def front(self, contender: Contender, trained: Trained, *, by_ms: bool = False) -> list[Candidate]:
-        key = (contender.name, trained.seed, by_ms)
-        if key not in self._fronts:
-            self._fronts[key] = front(trained.candidates, self.ms) if by_ms else front(trained.candidates)
-        return self._fronts[key]
 
 
 def choose_at(contender: Contender, trained: Trained, limit: Limit, prices: Prices) -> Chosen:
@@ -82,7 +75,7 @@ def choose_at(contender: Contender, trained: Trained, limit: Limit, prices: Pric
     if limit.reason:
         return Chosen(contender, trained, limit, None, None, reason=limit.reason)
     by_ms = limit.ms is not None
-    kept = prices.front(contender, trained, by_ms=by_ms)
+    kept = front(trained.candidates, prices.ms) if by_ms else trained.front
     bound = limit.ms if limit.ms is not None else limit.macs
     assert bound is not None
     found = choose(kept, bound, prices.ms) if by_ms else choose(kept, bound)

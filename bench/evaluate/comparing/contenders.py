@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from bench.cost.table import CostTable
-from bench.evaluate.comparing.choosing import Candidate, Scored, Validated, find_candidates, macs_of_points, score
+from bench.evaluate.comparing.choosing import (
+    Candidate,
+    Scored,
+    Validated,
+    find_candidates,
+    front,
+    macs_of_points,
+    score,
+)
 from bench.evaluate.measured import Measured
 from bench.evaluate.record import DecisionRecord
 
@@ -42,6 +51,11 @@ class Trained:
     seed: int
     candidates: tuple[Candidate, ...]
     tested: Scorer
+
+    @cached_property
+    def front(self) -> list[Candidate]:
+        """What budgets in MACs can choose (``choosing.front``)."""
+        return front(self.candidates)
 
 
 @dataclass(frozen=True)
@@ -80,33 +94,31 @@ class Contender:
 
 
 def make_contender(
-    name: str, label: str, measured: Mapping[int, Sequence[Measured]], reason: str = ""
+    name: str, label: str, measured: Mapping[int, Mapping[str, Measured]], reason: str = ""
 ) -> Contender:
-    """measured: by seed, the contender's runs in file order, each with its records. reason: why there are none."""
-    for runs in measured.values():
-        if any(one.val is None for one in runs):
-            return Contender(name, label, (), None, NO_VALIDATION)
-    if not measured:
+    """measured: by seed, the contender's runs by their names in this comparison, in file order. reason: why there are
+    none."""
+    every = [one for runs in measured.values() for one in runs.values()]
+    if not every:
         return Contender(name, label, (), None, reason or NO_RECORDS)
-    kinds = [_images(one) for runs in measured.values() for one in runs]
+    if any(one.val is None for one in every):
+        return Contender(name, label, (), None, NO_VALIDATION)
+    kinds = [_images(one) for one in every]
     for kind in kinds[1:]:
         if words := kinds[0].differs(kind):
             return Contender(name, label, (), None, f"its own runs have {words}")
     seeds = []
-    for seed in sorted(measured):
-        runs = measured[seed]
-        candidates = find_candidates([validated(one) for one in runs])
-        tested = Scorer({str(one.meta["run"]): (one.test, one.cost) for one in runs})
+    for seed, runs in sorted(measured.items()):
+        candidates = find_candidates([validated(run, one) for run, one in runs.items()])
+        tested = Scorer({run: (one.test, one.cost) for run, one in runs.items()})
         seeds.append(Trained(seed, tuple(candidates), tested))
     return Contender(name, label, tuple(seeds), kinds[0])
 
 
-def validated(measured: Measured) -> Validated:
+def validated(run: str, measured: Measured) -> Validated:
     """What choosing may see of a run. It must have a validation record."""
     assert measured.val is not None
-    return Validated(
-        str(measured.meta["run"]), measured.capabilities, measured.evaluate.policies, measured.val, measured.cost
-    )
+    return Validated(run, measured.capabilities, measured.evaluate.policies, measured.val, measured.cost)
 
 
 def _images(measured: Measured) -> Images:

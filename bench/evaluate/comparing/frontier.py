@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.evaluate.comparing.budgets import Prices, mean, rounded
+from bench.evaluate.comparing.budgets import mean, rounded
 from bench.evaluate.comparing.choosing import Candidate
 from bench.evaluate.comparing.contenders import Contender, Trained
 from bench.evaluate.stats import mean_interval, t_interval
@@ -66,13 +66,13 @@ def auc_log_macs(macs: Sequence[float], top1: Sequence[float], low: float, high:
     return float(auc_weights(macs, low, high) @ np.asarray(top1, dtype=np.float64))
 
 
-def auc_range(contenders: Sequence[Contender], prices: Prices) -> tuple[float, float] | str:
+def auc_range(contenders: Sequence[Contender]) -> tuple[float, float] | str:
     """The common range of budgets, MACs, or why there is none.
 
     From where every contender that has a curve (two points or more on the front of each seed) can afford something, to
     where nobody gets any better. A contender with a single point takes part if it is affordable at the low end.
     """
-    fronts = {c.name: [prices.front(c, t) for t in c.seeds] for c in contenders if c.seeds}
+    fronts = {c.name: [t.front for t in c.seeds] for c in contenders if c.seeds}
     curves = [f for f in fronts.values() if min(len(kept) for kept in f) > 1]
     if not curves:
         return "no contender has more than one operating point to choose from"
@@ -84,11 +84,9 @@ def auc_range(contenders: Sequence[Contender], prices: Prices) -> tuple[float, f
     return low, high
 
 
-def auc_scores(
-    contender: Contender, trained: Trained, limits: tuple[float, float], prices: Prices
-) -> np.ndarray | str:
+def auc_scores(trained: Trained, limits: tuple[float, float]) -> np.ndarray | str:
     """Each test image's share of the area, [N] between 0 and 1, their mean is the area; or why there is none."""
-    kept = prices.front(contender, trained)
+    kept = trained.front
     if kept[0].val_macs > limits[0]:
         return f"its cheapest point costs {kept[0].val_macs / 1e6:.4g}M MACs, above the range"
     weights = auc_weights([c.val_macs for c in kept], *limits)
@@ -138,7 +136,7 @@ def auc_rows(
     return rows
 
 
-def frontier_rows(contenders: Sequence[Contender], prices: Prices) -> list[dict[str, Any]]:
+def frontier_rows(contenders: Sequence[Contender]) -> list[dict[str, Any]]:
     """Rows of ``frontier.csv``: the test numbers of every point that some budget would choose on validation.
 
     By seed, and "mean" over seeds: there the points that all seeds have, chosen by their mean validation numbers.
@@ -148,7 +146,7 @@ def frontier_rows(contenders: Sequence[Contender], prices: Prices) -> list[dict[
     for contender in contenders:
         base = {"contender": contender.name, "label": contender.label}
         for trained in contender.seeds:
-            rows += [{**base, "seed": trained.seed, **_line([(trained, c)])} for c in prices.front(contender, trained)]
+            rows += [{**base, "seed": trained.seed, **_line([(trained, c)])} for c in trained.front]
         best = -1.0
         for pairs in sorted(_in_all_seeds(contender), key=_by_cost):
             if (top1 := _mean_of(pairs, "val_top1")) > best:
