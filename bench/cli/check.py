@@ -34,6 +34,12 @@ def main(options: argparse.Namespace) -> int:
     from bench.launch.run_one import pick_device
 
     print(f"device         {pick_device(specs[0])}")
+    if comparison.ablation:
+        from bench.launch.ablate import skip_impossible
+
+        specs = skip_impossible(loaded, specs)
+    for name, reason in {spec.run: spec.skip for spec in specs if spec.skip is not None}.items():
+        print(f"skipped        {name}: {reason}")
     for found in inspect_runs(loaded, specs):
         macs = int(found.cost.columns["macs"].sum())
         line = f"run            {found.spec.run}: {found.method.backbone()}, {found.params:,} parameters, "

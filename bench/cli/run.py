@@ -39,6 +39,10 @@ def main(options: argparse.Namespace) -> int:
 
     loaded, specs = load(options)
     require_data(loaded)
+    if loaded.comparison.ablation:
+        from bench.launch.ablate import skip_impossible
+
+        specs = skip_impossible(loaded, specs)
     if options.eval_only:
         specs = [spec.model_copy(update={"evaluate_only": True}) if spec.weights else spec for spec in specs]
     from bench.launch.session import Session

@@ -7,6 +7,7 @@ other combination is a run of its own, ``<run>-<axis>=<level>-...`` with the lev
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -194,7 +195,8 @@ def _refused(tree: Node, path: Path, run: Node) -> str | None:
     except ConfigError as error:
         name = run.value["name"].value
         lines = (re.sub(r"^(.*?:\d+|command line|default): ", "", line) for line in str(error).splitlines())
-        return "; ".join(line.replace(f"runs.{name}.", "").removesuffix(f" (run '{name}')") for line in lines)
+        own = (f"runs.{name}.", f"run '{name}' ", f" (run '{name}')")  # it is said where the reason stands
+        return "; ".join(functools.reduce(lambda line, words: line.replace(words, ""), own, line) for line in lines)
     return None
 
 

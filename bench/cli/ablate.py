@@ -1,0 +1,89 @@
+"""bench ablate"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from bench.cli import run
+from bench.cli.common import load, output_folder
+from bench.config.load import Loaded
+from bench.errors import ConfigError
+
+NAME = "ablate"
+HELP = "vary runs along the axes of an `ablation:` section, and say what each level changes"
+EXAMPLES = (
+    "bench ablate configs/ablations/cifar10_dynamic_depth.yaml --dry-run",
+    "bench ablate configs/ablations/cifar10_dynamic_depth.yaml --data-root ~/data --seeds 0,1,2",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    run.add_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only list the combinations")
+
+
+def main(options: argparse.Namespace) -> int:
+    loaded, _ = load(options)
+    if not loaded.comparison.ablation:
+        raise ConfigError("has no `ablation:` section; `bench run` does a comparison without one",
+                          where=str(options.file))  # fmt: skip
+    if options.dry_run:
+        _list(loaded)
+        return 0
+    code = run.main(options)
+    from bench.report.effects import write_effects
+    from bench.report.results import read_results
+
+    results = read_results(output_folder(loaded))
+    table = write_effects(results, results.out)
+    if table is not None:
+        from bench.report.effects import effects
+
+        _print(effects(results))
+        print(f"table in {table}")
+    return code
+
+
+def _list(loaded: Loaded) -> None:
+    """Every combination with its levels, and why it is left out."""
+    runs = loaded.comparison.runs
+    varied = [entry for entry in runs if entry.base is not None]
+    width = max(len(entry.name) for entry in runs)
+    for entry in runs:
+        levels = ", ".join(f"{axis} {level}" for axis, level in entry.factors.items()) or "not varied"
+        print(f"{entry.name:<{width}}  {levels}" + (f"  (skipped: {entry.skip})" if entry.skip else ""))
+    skipped = sum(entry.skip is not None for entry in varied)
+    base = len({entry.base for entry in varied})
+    print(f"{len(varied)} combinations of {base} runs, {skipped} of them impossible; "
+          f"{len(runs) - len(varied)} further runs")  # fmt: skip
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("axis", "level", "against", "run", "top-1", "interval", "MACs", "pairs", box=None, pad_edge=False)
+    for column in (*table.columns[4:5], *table.columns[6:]):
+        column.justify = "right"
+    meanings: dict[str, None] = {}
+    for row in rows:
+        where = row["label"] + (f" ({row['others']})" if row.get("others") else "")
+        cells = [row["axis"], row["level"], row["base"], where]
+        if row.get("top1_difference") is None:
+            cells += ["-", row["status"], "-", "0"]
+        else:
+            ends = "" if row["top1_lo"] is None else f"{row['top1_lo']:+.2f} to {row['top1_hi']:+.2f}"
+            percent = "" if row["macs_percent"] is None else f"{row['macs_percent']:+.1f} %"
+            cells += [f"{row['top1_difference']:+.2f}", ends, percent, str(row["pairs"])]
+            meanings.setdefault(row["interval"])
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print()
+    console.print(table)
+    for meaning in filter(None, meanings):
+        console.print(f"interval: {meaning}; each by itself", markup=False, highlight=False)
+    for reason in dict.fromkeys(row["reason"] for row in rows if row.get("reason")):
+        console.print(reason, markup=False, highlight=False, soft_wrap=True)

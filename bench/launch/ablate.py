@@ -1,0 +1,48 @@
+"""Combinations of an ablation that only the network itself can refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from bench.config.load import Loaded
+from bench.config.resolve import RunSpec
+from bench.data import DataBundle, open_data
+from bench.errors import BenchError
+from bench.launch.folder import one_line
+from bench.launch.run_one import make_method
+
+__all__ = ["skip_impossible"]
+
+
+def skip_impossible(loaded: Loaded, specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """The specs, with ``skip`` for combinations whose networks cannot be built (channels that a norm does not
+    divide, say). The runs that are varied are left as they are: there it is a mistake of the file."""
+    varied = {run.name for run in loaded.comparison.runs if run.base is not None and run.base != run.name}
+    tried: dict[str, str | None] = {}
+    bundles: dict[str, DataBundle] = {}  # normalisation may differ between runs
+    checked = []
+    for spec in specs:
+        if spec.run in varied and spec.skip is None:
+            if spec.run not in tried:
+                key = spec.data.model_dump_json()
+                if key not in bundles:
+                    bundles[key] = open_data(spec.data, protocol=spec.protocol)
+                tried[spec.run] = _refusal(spec, bundles[key])
+            reason = tried[spec.run]
+            spec = spec.model_copy(update={"skip": f"impossible: {reason}"}) if reason is not None else spec
+        checked.append(spec)
+    return checked
+
+
+def _refusal(spec: RunSpec, bundle: DataBundle) -> str | None:
+    """Why one of its stages has no network, in one line; None where all have."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            method = make_method(spec, bundle)
+            for stage, planned in zip(method.stages(), spec.stages):
+                method.build(stage.resolve(planned.recipe))
+        except (BenchError, ValueError, RuntimeError, TypeError) as error:
+            return one_line(error)
+    return None
