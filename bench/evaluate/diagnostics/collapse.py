@@ -70,12 +70,14 @@ def _judge(case: Case, design: Sequence[Case]) -> GateWarning | None:
         if often.all():
             said = f"all {len(rate)} units that gates can leave out run for {share} ({_named(rates)})"
             return _warning(case, OPEN, rates, f"the gates are all open at {point}: {said}")
-        if never.all():
+        # Gates that the log knows beyond these never leave out anything, at no point and in no network.
+        more = max(len(_logged_rates(case)) - len(rate), 0)
+        if never.all() and not more:
             said = f"all {len(rate)} units that gates can leave out are left out for {share} ({_named(rates)})"
             return _warning(case, CLOSED, rates, f"the gates are all closed at {point}: {said}")
         if (often | never).all():
-            said = (f"for {share} each of the {len(rate)} units that gates can leave out does the same "
-                    f"({int(often.sum())} run, {int(never.sum())} do not; {_named(rates)})")  # fmt: skip
+            said = (f"for {share} each of the {len(rate) + more} units behind a gate does the same "
+                    f"({int(often.sum()) + more} run, {int(never.sum())} do not; {_named(rates)})")  # fmt: skip
             return _warning(case, CONSTANT, rates, f"the gates do not look at the image at {point}: {said}")
         collapsed = _last(case.curves).get("gates_collapsed", 0.0)
         if collapsed >= LOGGED:
@@ -84,9 +86,8 @@ def _judge(case: Case, design: Sequence[Case]) -> GateWarning | None:
         return None
     if not _has_gates(case):
         return None
-    logged = {name.removesuffix("_open"): rate for name, rate in _last(case.curves).items() if _RATE.fullmatch(name)}
     said = f"no image, at no operating point ({', '.join(signals.points)}), leaves out a unit"
-    return _warning(case, OPEN, logged, f"the gates are all open: {said}")
+    return _warning(case, OPEN, _logged_rates(case), f"the gates are all open: {said}")
 
 
 def _warning(case: Case, kind: str, rates: Mapping[str, float], text: str) -> GateWarning:
@@ -103,6 +104,11 @@ def _has_gates(case: Case) -> bool:
         or any(name.startswith("gate") for name in case.test.signals.extra)
         or any(name.startswith("gate") for name in _last(case.curves))
     )
+
+
+def _logged_rates(case: Case) -> dict[str, float]:
+    """Open rate of each gate in the last epoch of the training log."""
+    return {name.removesuffix("_open"): rate for name, rate in _last(case.curves).items() if _RATE.fullmatch(name)}
 
 
 _QUOTED = ("gates_collapsed", "gates_constant", "gate_open")

@@ -91,3 +91,12 @@ def test_other_families_are_never_flagged() -> None:
     record = make_record([1.0], np.ones((1, 3), np.uint8), n=50)
     plain = case_of(record, make_cost([1, 1, 1], record.units))
     assert gate_warnings([exits_case(), paths_case(), plain]) == []
+
+
+def test_gates_that_the_log_knows_beyond_the_closed_ones_are_open() -> None:
+    some = np.ones((1, 100, 2), bool)
+    some[:, :, 0] = False
+    assert [w.kind for w in gate_warnings([gates_case(some)])] == [CLOSED]  # nothing shows a second gate
+    found = gate_warnings([gates_case(some, curves=LOGGED[1:])])
+    assert [w.kind for w in found] == [CONSTANT]
+    assert "each of the 2 units behind a gate does the same (1 run, 1 do not; block1 0.0 %)" in found[0].text
