@@ -10,8 +10,8 @@ from bench.errors import ConfigError
 NAME = "export"
 HELP = "write one operating point of a trained run as a plain network: a state_dict, and ONNX"
 EXAMPLES = (
-    "bench export results/cifar10_adn_resnet --run adn26 --seed 0 --point TTT --to base.pt",
-    "bench export weights/adn-resnet50.pt --point TTTT --to base.pt --onnx base.onnx",
+    "bench export results/quickstart --run resnet14 --seed 0 --to resnet14.pt",
+    "bench export weights/imported.pt --point TTTT --to base.pt --onnx base.onnx",
 )
 _YAML = (".yaml", ".yml")
 

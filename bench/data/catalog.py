@@ -101,8 +101,8 @@ _ALL = (
         # Those of the train part, as for svhn: one normalisation whether or not the extra part is trained on.
         mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970),
         licence="Non-commercial use only; cite Netzer et al., Reading Digits in Natural Images, 2011.",
-        layout="train_32x32.mat, extra_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy and "
-               "4 GiB of memory)",
+        layout="train_32x32.mat, extra_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy "
+               "and 4 GiB of memory)",
         download=True, folders=("svhn",), files=("train_32x32.mat", "extra_32x32.mat", "test_32x32.mat"),
     ),
     DatasetInfo(

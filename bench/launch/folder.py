@@ -107,7 +107,8 @@ def _compared(run: Run) -> dict[str, Any]:
 def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:
     """runs.csv: status, reason and times of every run. Times live here, so that results.csv has none."""
     columns = ["run", "seed", "method", "run_id", "status", "reason", "started_at", "wall_s", "train_s",
-               "host_class", "torch", "python", "folder"]  # fmt: skip
+               "train_memory_mib", "ms_per_step", "images_per_s", "host_class", "torch", "python",
+               "folder"]  # fmt: skip
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -22,6 +22,7 @@ from bench.evaluate.rows import make_rows, write_rows
 from bench.files import write_json_atomic, write_text_atomic
 from bench.launch.folder import RunFolder, host_class, one_line
 from bench.launch.stages import Trainer, load_given_weights
+from bench.launch.training_facts import training_facts
 from bench.method import Method, Stage
 from bench.registry import method_class
 from bench.train.seeds import derive_seed, seed_everything
@@ -121,7 +122,8 @@ def _run(
         return {}
     cost = count_units(method, model)
     _store(spec, folder, method, stage, bundle, records, cost, device, keys)
-    return {"train_s": train_s, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
+    took = training_facts(method, stage, folder.out / "stages" / keys[-1] / "metrics.jsonl") if keys else {}
+    return {"train_s": train_s, **took, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
 
 
 class watch_breaks:
