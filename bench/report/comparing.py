@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.config.comparing import parse_budget
-from bench.errors import RunError
 from bench.evaluate.columns import format_value, write_table
 from bench.evaluate.comparing import budgets as at_budget
 from bench.evaluate.comparing import frontier, verdicts
-from bench.evaluate.comparing.budgets import Chosen, Limit, Prices, mean
+from bench.evaluate.comparing.budgets import Chosen, Latencies, Limit, Prices, mean
 from bench.evaluate.comparing.choosing import macs_of_points
 from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender, validated
 from bench.evaluate.comparing.verdicts import AUC, Standing
+from bench.evaluate.latency import read_latency
 from bench.evaluate.measured import Measured
 from bench.report.results import Results, RunResult
 
-#: Written by the timing of operating points, where that was asked for.
-LATENCY = "latency.csv"
 #: File, the field of ``Compared`` and its columns.
 TABLES: tuple[tuple[str, str, Sequence[str]], ...] = (
     ("budgets.csv", "budgets", at_budget.COLUMNS),
@@ -53,7 +51,7 @@ def compare(results: Results) -> Compared:
     notes: list[str] = []
     contenders = [_contender(name, runs, notes) for name, runs in _entrants(results).items()]
     level = results.confidence_level
-    prices = Prices(_latencies(results.out / LATENCY, notes))
+    prices = Prices(_latencies(results, notes))
     limits = _limits(results, prices)
     chosen = at_budget.choose_all(contenders, limits, prices)
     common = frontier.auc_range(contenders)
@@ -107,7 +105,9 @@ def _contender(name: str, runs: Sequence[RunResult], notes: list[str]) -> Conten
     label = runs[0].group or runs[0].label
     done = [run for run in runs if run.done]
     if not done:
-        return make_contender(name, label, {}, runs[0].reason or f"not done ({runs[0].status})")
+        reason = runs[0].reason or f"not done ({runs[0].status})"
+        notes.append(f"{label} is not compared: {reason}.")
+        return make_contender(name, label, {}, reason)
     measured: dict[int, dict[str, Measured]] = {}
     for run in done:
         if run.measured is not None:
@@ -192,23 +192,21 @@ def _area_standing(contender: Contender, areas: Sequence[Any]) -> Standing:
     return Standing(contender, () if reason else tuple(areas), reason=reason)
 
 
-def _latencies(path: Path, notes: list[str]) -> Mapping[tuple[str, str, str, str], float]:
-    """Milliseconds of an image at batch 1. Where points were timed on several devices, those of the first count."""
-    if not path.is_file():
-        return {}
+def _latencies(results: Results, notes: list[str]) -> Latencies:
+    """Milliseconds of an image at batch 1, mean over the seeds that were timed. Where points were timed in several
+    ways (device, machine, threads), those of the first count."""
+    current = {run.run_id for run in results.runs if run.done}
+    rows = [
+        row for row in read_latency(results.out)
+        if row["batch"] == 1 and row["run_id"] in current and row["ms_per_image"] is not None
+    ]  # fmt: skip
+    ways = list(dict.fromkeys((row["device"], row["host_class"], row["threads"]) for row in rows))
     found: dict[tuple[str, str, str, str], list[float]] = {}
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.DictReader(file, strict=True) if line["batch"] == "1" and line["ms_median"]]
-        devices = list(dict.fromkeys(line.get("device") or "" for line in lines))
-        for line in lines:
-            if (line.get("device") or "") == devices[0]:
-                setting = format_value(float(line["setting"])) if line["setting"] else ""
-                found.setdefault((line["run"], line["policy"], line["point"], setting), []).append(
-                    float(line["ms_median"])
-                )
-    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}); time the points again") from error
-    if len(devices) > 1:
-        notes.append(f"Budgets in milliseconds are those of {devices[0]}, the first device of {path.name}.")
-    return {key: max(values) for key, values in found.items()}
+    for row in rows:
+        if (row["device"], row["host_class"], row["threads"]) == ways[0]:
+            key = (row["run"], row["policy"], row["point"], format_value(row["setting"]))
+            found.setdefault(key, []).append(row["ms_per_image"])
+    if len(ways) > 1 and any(parse_budget(entry).unit == "ms" for entry in results.budgets):
+        device, machine, threads = ways[0]
+        notes.append(f"Budgets in milliseconds are those of {device} on {machine}, threads: {threads}.")
+    return {key: math.fsum(values) / len(values) for key, values in found.items()}

@@ -1,0 +1,190 @@
+"""From a results folder to the comparison's tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import FAMILIES, QUICK, write_results
+
+from bench.evaluate.latency import COLUMNS, write_latency
+from bench.report.comparing import TABLES, Compared, compare, write_compared
+from bench.report.results import read_results
+
+BUDGETS = (0.5, 1.0, "25M", "60M")
+
+
+def compared(out: Path, recipes: Any = FAMILIES, **options: Any) -> Compared:
+    if "protocol" not in options:
+        options = {"reference": "resnet20", "budgets": BUDGETS, **options}
+    return compare(read_results(write_results(out, recipes, n=300, val=200, epochs=2, **options)))
+
+
+def test_every_contender_budget_and_pair_has_a_row(tmp_path: Path) -> None:
+    found = compared(tmp_path, seeds=(0, 1))
+    assert len(found.budgets) == 7 * 4 * 2
+    assert len(found.budget_summary) == 7 * 4
+    assert len(found.verdicts) == 21 * 5  # four budgets and the area
+    assert {row["budget"] for row in found.verdicts} == {"0.5", "1", "25M", "60M", "auc"}
+    decided = [row for row in found.verdicts if row.get("verdict")]
+    assert {row["comparisons"] for row in decided} == {len(decided)}
+    assert all(row["reason"] for row in found.verdicts if not row.get("verdict"))
+    assert {row["verdict"] for row in decided} <= {"yes", "no", "undecided"}
+    for row in found.budgets:
+        assert row.get("top1") is not None or row["reason"]
+        assert row.get("val_macs", 0) <= row["budget_macs"]
+    assert {row["on_front"] for row in found.frontier} == {"yes", "no"}
+    assert {row["seed"] for row in found.frontier} == {0, 1, "mean"}
+    assert found.notes == []
+
+
+def test_share_of_the_reference(tmp_path: Path) -> None:
+    found = compared(tmp_path, seeds=(0,))
+    limits = {row["budget"]: row["budget_macs"] for row in found.budgets}
+    assert limits == {"0.5": 20.3e6, "1": 40.6e6, "25M": 25e6, "60M": 60e6}
+    own = next(row for row in found.budgets if row["contender"] == "resnet20" and row["budget"] == "1")
+    assert own["macs"] == 40.6e6
+    assert own["over_budget_percent"] == 0
+
+
+def test_a_reference_whose_cost_varies_fits_its_own_budget_in_every_seed(tmp_path: Path) -> None:
+    found = compared(tmp_path, seeds=(0, 1, 2), reference="gated38", budgets=(1.0,))
+    mine = [row for row in found.budgets if row["contender"] == "gated38"]
+    assert len({row["val_macs"] for row in mine}) == 3
+    assert all(row["top1"] is not None for row in mine)
+    assert max(row["val_macs"] for row in mine) == mine[0]["budget_macs"]
+
+
+def test_an_unfinished_reference_is_a_reason(tmp_path: Path) -> None:
+    found = compared(tmp_path, QUICK, broken={("resnet20", 0): ("failed", "out of memory")})
+    shares = [row for row in found.budgets if row["budget"] == "0.5" and row["contender"] == "resnet8"]
+    assert shares[0]["reason"] == "the reference run resnet20 has no validation records"
+    assert "ResNet-20 is not compared: out of memory." in found.notes
+
+
+def test_a_group_is_one_contender(tmp_path: Path) -> None:
+    group = {run: {"group": "ResNets"} for run in ("resnet8", "resnet14", "resnet20")}
+    found = compared(tmp_path, QUICK, seeds=(0, 1), more=group)
+    assert {row["contender"] for row in found.budgets} == {"ResNets"}
+    picked = {row["budget"]: row["run"] for row in found.budgets if row["seed"] == 0}
+    assert picked["0.5"] == "resnet8"
+    assert picked["25M"] == "resnet8"
+    assert picked["60M"] == "resnet20"
+    assert found.verdicts == []  # nobody to compare with
+    assert {row["low_macs"] for row in found.auc} == {12.3e6}
+    assert {row["high_macs"] for row in found.auc} == {40.6e6}
+
+
+def test_a_seed_that_lacks_a_member_does_not_weaken_the_group(tmp_path: Path) -> None:
+    group = {run: {"group": "ResNets"} for run in ("resnet8", "resnet14", "resnet20")}
+    broken = {("resnet8", seed): ("failed", "x") for seed in (0, 1, 2)}
+    broken[("resnet20", 1)] = ("diverged", "loss is nan")
+    found = compared(tmp_path, QUICK, seeds=(0, 1, 2), more=group, broken=broken)
+    assert {row["seed"] for row in found.budgets} == {0, 2}
+    assert found.notes == ["ResNets: without resnet8 (x).", "ResNets: without seed 1, which lacks resnet20."]
+
+
+def test_one_seed_is_said_to_be_one_seed(tmp_path: Path) -> None:
+    found = compared(tmp_path, QUICK)
+    assert [note for note in found.notes if "one seed" in note] == [
+        f"{label}: one seed; its intervals say nothing about other trainings."
+        for label in ("ResNet-8", "ResNet-14", "ResNet-20")
+    ]
+    assert {row["note"] for row in found.verdicts if row.get("verdict")} == {
+        "one seed: says nothing about other trainings"
+    }
+
+
+def test_nothing_is_chosen_under_the_published_protocol(tmp_path: Path) -> None:
+    found = compared(tmp_path, QUICK, protocol="published", budgets=("30M",))
+    assert {row["reason"] for row in found.budgets} == {"no validation part to choose on (protocol: published)"}
+    assert found.verdicts == []
+    assert found.frontier == []
+    assert "ResNet-8 is not compared: no validation part to choose on (protocol: published)." in found.notes
+
+
+def test_without_budgets_there_are_still_areas_and_the_front(tmp_path: Path) -> None:
+    found = compared(tmp_path, budgets=(), reference=None, seeds=(0, 1))
+    assert found.budgets == []
+    assert found.frontier
+    assert {row["budget"] for row in found.verdicts} == {"auc"}
+    means = [row for row in found.auc if row["seed"] == "mean" and row.get("auc") is not None]
+    assert len(means) >= 3
+    assert all(row["interval"].endswith("the method over new training runs") for row in means)
+
+
+def test_milliseconds_come_from_the_table_of_times(tmp_path: Path) -> None:
+    out = write_results(tmp_path, FAMILIES, n=300, val=200, epochs=2, budgets=("1ms", "9ms"))
+    results = read_results(out)
+    assert {row["reason"] for row in compare(results).budgets} == {"nothing was timed at batch 1"}
+    early = next(run for run in results.runs if run.run == "early5")
+    base: dict[str, Any] = {**dict.fromkeys(COLUMNS), "run": "early5", "seed": 0, "batch": 1, "device": "cpu",
+                            "host_class": "c", "threads": 1, "run_id": early.run_id, "policy": "anytime"}  # fmt: skip
+    rows = [
+        {**base, "point": "exit1", "ms_per_image": 0.8},
+        {**base, "point": "exit3", "ms_per_image": 2.5},
+        {**base, "point": "exit5", "ms_per_image": 0.1, "batch": 64},
+        {**base, "point": "exit5", "ms_per_image": 0.2, "device": "cuda"},
+    ]
+    write_latency(out, rows, [early.run_id])
+    found = compare(results)
+    mine = [row for row in found.budgets if row["contender"] == "early5"]
+    assert [(row["point"], row["ms"]) for row in mine] == [("exit1", 0.8), ("exit3", 2.5)]
+    assert found.notes[-1] != found.notes[0]
+    assert "Budgets in milliseconds are those of cpu on c, threads: 1." in found.notes
+    other = next(row for row in found.budgets if row["contender"] == "resnet8")
+    assert other["reason"] == "no operating point was timed at batch 1"
+
+
+def test_runs_that_were_renamed_since_keep_their_new_name(tmp_path: Path) -> None:
+    """As in a comparison across folders: the record still has the old one."""
+    out = write_results(tmp_path, QUICK, n=300, val=200, epochs=2, budgets=("60M",))
+    path = out / "comparison.json"
+    comparison = json.loads(path.read_text())
+    comparison["runs"][0] |= {"run": "resnet8@b", "label": "ResNet-8 (b)"}
+    path.write_text(json.dumps(comparison))
+    found = compare(read_results(out))
+    assert found.budgets[0]["contender"] == "resnet8@b"
+    assert found.budgets[0]["run"] == "resnet8@b"
+    assert found.frontier[0]["run"] == "resnet8@b"
+
+
+def test_no_verdict_between_different_test_images(tmp_path: Path) -> None:
+    out = write_results(tmp_path, QUICK, n=300, val=200, epochs=2, budgets=("60M",))
+    folder = next((out / "runs").glob("resnet8-*"))
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, "protocol_version": 2}))
+    rows = [row for row in compare(read_results(out)).verdicts if row["budget"] == "60M"]
+    reasons = {(row["a"], row["b"]): row["reason"] for row in rows}
+    assert reasons[("resnet8", "resnet14")] == "protocol versions 2 and 1"
+    assert reasons[("resnet14", "resnet20")] == ""
+
+
+def test_tables_are_the_same_bytes_twice_and_go_when_empty(tmp_path: Path) -> None:
+    found = compared(tmp_path, seeds=(0, 1))
+    written = write_compared(found, tmp_path)
+    assert [path.name for path in written] == [name for name, _, _ in TABLES]
+    before = {path.name: path.read_bytes() for path in written}
+    again = write_compared(compare(read_results(tmp_path)), tmp_path)
+    assert {path.name: path.read_bytes() for path in again} == before
+    for name, attribute, columns in TABLES:
+        with open(tmp_path / name, newline="") as file:
+            reader = csv.DictReader(file)
+            assert tuple(reader.fieldnames or ()) == tuple(columns)
+            assert len(list(reader)) == len(getattr(found, attribute))
+        assert {key for row in getattr(found, attribute) for key in row} <= set(columns), name
+    assert write_compared(Compared(), tmp_path) == []
+    assert not any((tmp_path / name).exists() for name, _, _ in TABLES)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.99])
+def test_the_file_decides_the_level(tmp_path: Path, level: float) -> None:
+    out = write_results(tmp_path, QUICK, n=300, val=200, epochs=2, budgets=("60M",), seeds=(0, 1))
+    path = out / "comparison.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "confidence_level": level}))
+    found = compare(read_results(out))
+    assert all(row["interval"].startswith(f"{100 * level:g} %") for row in found.budgets)
+    assert all(row["both_interval"].startswith(f"{100 * level:g} %") for row in found.verdicts if row.get("verdict"))
