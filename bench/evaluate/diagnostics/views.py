@@ -137,7 +137,7 @@ def point_macs(signals: Signals, cost: CostTable) -> np.ndarray:
     return cost.cost(signals.counts)["macs"]
 
 
-def over_seeds(values: Sequence[float], name: str) -> dict[str, float | None]:
+def over_seeds(values: Sequence[float] | np.ndarray, name: str) -> dict[str, float | None]:
     """{name_mean, name_min, name_max} over the seeds that have a number (nan: none); None where no seed has."""
     known = [float(value) for value in values if not np.isnan(value)]
     if not known:

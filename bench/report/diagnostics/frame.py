@@ -74,10 +74,10 @@ def new_page(title: str, notes: Sequence[str], body: float) -> Page:
 def share_colours(colour: str = COLOURS[0]) -> Colormap:
     """Nearly white over a colour of the set to nearly black: lightness alone says how much, for every kind of vision.
     Zero is a little darker than paper, so that it is not taken for a missing value."""
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    light, dark = [0.95 + 0.05 * part for part in parts], [0.35 * part for part in parts]
+    red, green, blue = to_rgb(colour)
+    light, dark = (to_hex((a + b * red, a + b * green, a + b * blue)) for a, b in ((0.95, 0.05), (0.0, 0.35)))
     return LinearSegmentedColormap.from_list("share", [(0.0, light), (0.62, colour), (1.0, dark)])
 
 

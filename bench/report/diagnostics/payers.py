@@ -111,9 +111,9 @@ def _classes(shown: Sequence[Sequence[Mapping[str, Any]]]) -> list[int | None]:
         for row in rows:
             if row["relative_mean"] is not None:
                 costs.setdefault(row["class"], []).append(row["relative_mean"])
-    ordered: list[int | None] = sorted(costs, key=lambda k: (float(np.mean(costs[k])), k))  # type: ignore[arg-type]
+    ordered = sorted(costs, key=lambda k: (float(np.mean(costs[k])), k))
     if len(ordered) <= ALL_CLASSES:
-        return ordered
+        return list(ordered)
     return [*ordered[:EXTREMES], None, *ordered[-EXTREMES:]]
 
 
