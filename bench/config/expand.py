@@ -138,9 +138,9 @@ def _variants(tree: Node, path: Path, run: Run, node: Node, sections: Sequence[_
         levels = dict(zip(axes, picked))
         changed = {axis: level for axis, level in levels.items() if level != base[axis]}
         origin = next((s.origin(a, changed[a]) for s in sections for a in s.axes if a in changed), node.origin)
-        variant = _describe(run, copy.deepcopy(node), levels, changed, origin)
-        reason = _apply(variant, axes, levels) or _refused(tree, path, variant)
-        variants.append(_Variant(levels, variant, reason))
+        made = _describe(run, copy.deepcopy(node), levels, changed, origin)
+        reason = _apply(made, axes, levels) or _refused(tree, path, made)
+        variants.append(_Variant(levels, made, reason))
     possible = next((v.node for v in variants if v.reason is None), None)
     if possible is None:
         if _refused(tree, path, node) is not None:

@@ -199,9 +199,9 @@ def _images(
     if recipe.channels_last:
         stacked = stacked.contiguous(memory_format=torch.channels_last)
     known = measured.test.signals.indices
-    numbers = torch.cat(indices)[:wanted].numpy()
-    places = np.searchsorted(known, numbers)
-    if (places == len(known)).any() or not np.array_equal(known[places], numbers):
+    asked = torch.cat(indices)[:wanted].numpy()
+    places = np.searchsorted(known, asked)
+    if (places == len(known)).any() or not np.array_equal(known[places], asked):
         raise RunError(f"run '{spec.run}': its record is of other test images; run the comparison again")
     return stacked, places
 

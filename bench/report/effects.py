@@ -193,7 +193,8 @@ def _of_level(
         return
     yield {"kind": MAIN, **named, **_estimate(results, [pairs]), **({"reason": missing["reason"]} if missing else {})}
     if len(pairs.terms) > 1:
-        vary = set.union(*map(set, pairs.terms)) - set.intersection(*map(set, pairs.terms))
+        parts = [set(other) for other in pairs.terms]
+        vary = set.union(*parts) - set.intersection(*parts)
         for other, by_seed in pairs.terms.items():
             words = ", ".join(f"{axis} {at}" for axis, at in other if (axis, at) in vary)
             yield {"kind": COMBINATION, **named, "others": words,

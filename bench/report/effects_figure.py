@@ -103,7 +103,7 @@ def _draw(
         accuracy.plot(one["top1_difference"], at, marker="|", color=look.colour, markersize=6, alpha=0.6, zorder=2)
     if row["top1_lo"] is not None:
         accuracy.plot([row["top1_lo"], row["top1_hi"]], [at, at], color=look.colour, linewidth=1.3, zorder=3)
-    mark = {"color": look.colour, "marker": look.marker, "markersize": 4.8, "zorder": 4}
+    mark: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4.8, "zorder": 4}
     accuracy.plot(row["top1_difference"], at, **mark)
     if row["macs_percent"] is not None:
         cost.plot([0, row["macs_percent"]], [at, at], color=look.colour, linewidth=1.0, alpha=0.6, zorder=2)

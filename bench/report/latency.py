@@ -158,10 +158,10 @@ def _panel(
         look, mine = own[run], sorted((row for row in rows if row["run"] == run), key=lambda row: row["macs"])
         for adaptive in (False, True):
             some = [row for row in mine if row["adaptive"] == adaptive]
-            x, y = [row["macs"] for row in some], [row["ms_per_image"] for row in some]
+            across, up = [row["macs"] for row in some], [row["ms_per_image"] for row in some]
             # Exits and gate thresholds are steps of one way; static paths have no natural order.
             joined = len(some) > 1 and (adaptive or some[0]["policy"] == "anytime")
-            axes.plot(x, y, color=look.colour, marker=look.marker, markersize=4.8, markeredgewidth=1.0, zorder=3,
+            axes.plot(across, up, color=look.colour, marker=look.marker, markersize=4.8, markeredgewidth=1.0, zorder=3,
                       markerfacecolor=look.colour if adaptive else "white",
                       linewidth=0.8 if joined else 0, linestyle="-" if adaptive else (0, (3, 2)))  # fmt: skip
         for row in mine:
