@@ -146,8 +146,10 @@ def _limits(results: Results, prices: Prices) -> list[Limit]:
         if budget.unit == "macs":
             limits.append(Limit(budget, macs=budget.value))
         elif budget.unit == "relative":
-            known = not isinstance(reference, str)
-            limits.append(Limit(budget, macs=budget.value * reference) if known else Limit(budget, reason=reference))
+            if isinstance(reference, str):
+                limits.append(Limit(budget, reason=reference))
+            else:
+                limits.append(Limit(budget, macs=budget.value * reference))
         elif prices.latencies:
             limits.append(Limit(budget, ms=budget.value))
         else:

@@ -58,7 +58,7 @@ def holm_levels(p_values: Sequence[float], level: float = 0.95) -> list[float]:
     """Level of the interval beside each verdict: 1 - alpha / (m - k) for the hypothesis that k were rejected before;
     all that are not rejected have that of the first of them."""
     p = np.asarray(p_values, dtype=np.float64)
-    adjusted = holm(p)
+    adjusted = holm(p_values)
     levels = [level] * len(p)
     rejected = 0
     for place in np.argsort(p, kind="stable"):
@@ -144,5 +144,5 @@ def _verdict(
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     """As elsewhere; p-values keep their leading digits, however small they are."""
-    small = {name: float(f"{row[name]:.4g}") for name in ("p", "p_adjusted") if name in row}
+    small: dict[str, Any] = {name: float(f"{row[name]:.4g}") for name in ("p", "p_adjusted") if name in row}
     return {**rounded(row), **small}
