@@ -194,7 +194,7 @@ def _of_level(
     yield {"kind": MAIN, **named, **_estimate(results, [pairs]), **({"reason": missing["reason"]} if missing else {})}
     if len(pairs.terms) > 1:
         parts = [set(other) for other in pairs.terms]
-        vary = set.union(*parts) - set.intersection(*parts)
+        vary = parts[0].union(*parts) - parts[0].intersection(*parts)
         for other, by_seed in pairs.terms.items():
             words = ", ".join(f"{axis} {at}" for axis, at in other if (axis, at) in vary)
             yield {"kind": COMBINATION, **named, "others": words,
