@@ -11,6 +11,12 @@ from bench.evaluate.columns import write_rows, write_table
 from bench.report.results import Results, read_results
 from bench.report.tables import COLUMNS, legacy_columns, summarise
 
+#: Figures between the front and the diagnostics, by stem.
+_CAPTIONS = {
+    "ablation-effects": "Ablation: what each level changes",
+    "latency-vs-macs": "Measured time against MACs: which savings are real",
+}
+
 
 @dataclass(frozen=True)
 class ReportFiles:
@@ -51,20 +57,32 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
     from bench.report import comparing, diagnostics, ledger, pareto
     from bench.report.accuracy import draw_accuracy
     from bench.report.curves import draw_curves
+    from bench.report.effects import draw_effects, effects, write_effects
     from bench.report.html import Page
-    from bench.report.page_tables import budgets_table, ledger_table, verdicts_table
+    from bench.report.latency import draw_latency, over_seeds
+    from bench.report.page_tables import (
+        budgets_table,
+        effects_table,
+        latency_table,
+        ledger_table,
+        training_table,
+        verdicts_table,
+    )  # fmt: skip
+    from bench.report.training import training_lines, write_training
 
     out, plots = results.out, results.out / "plots"
     compared = comparing.compare(results)
     files.tables.extend(comparing.write_compared(compared, out))
     rows = ledger.make_ledger(results, lines)
-    written = ledger.write_ledger(rows, out)
-    files.tables.extend([written] if written else [])
+    own = (ledger.write_ledger(rows, out), write_effects(results, out), write_training(results, lines, out))
+    files.tables.extend(path for path in own if path is not None)
     found = diagnostics.write_diagnostics(results, out)
     files.tables.extend(found.tables.values())
 
     files.plots.extend(draw_accuracy(results, lines, plots))
     files.plots.extend(pareto.draw_pareto(results, compared.frontier, plots))
+    files.plots.extend(draw_effects(results, plots))
+    files.plots.extend(draw_latency(results, plots))
     files.plots.extend(diagnostics.draw_diagnostics(results, plots, found.diagnosis))
     files.plots.extend(draw_curves(results, plots))
     said = " ".join(compared.notes)
@@ -72,9 +90,12 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
         tables=(
             budgets_table(compared.budget_summary, said),
             verdicts_table(compared.verdicts),
+            effects_table(effects(results)),
             ledger_table(rows),
+            latency_table(over_seeds(results)),
+            training_table(training_lines(results, lines)),
         ),
-        captions=diagnostics.CAPTIONS,
+        captions={**_CAPTIONS, **diagnostics.CAPTIONS},
         warnings=found.warnings,
         budgets=compared.budget_summary,
     )
@@ -86,7 +107,7 @@ def _remove_stale(folder: Path, drawn: list[Path]) -> None:
     from bench.report.curves import NAME as CURVES
     from bench.report.pareto import NAME as PARETO
 
-    for pattern in (f"{ACCURACY}*", f"{CURVES}*", f"{PARETO}.*"):
+    for pattern in (f"{ACCURACY}*", f"{CURVES}*", *(f"{stem}.*" for stem in (PARETO, *_CAPTIONS))):
         for path in sorted(folder.glob(pattern)):
             if path not in drawn:
                 path.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: np.ndarray, siz
 
 
 def densify(axes: Axes, obstacles: Sequence[np.ndarray]) -> np.ndarray:
-    """Polylines (data coordinates [K, 2] each) as points a few pixels apart, [M, 2]; in the limits that the axes have."""
+    """Polylines, data coordinates [K, 2] each, as points a few pixels apart, [M, 2], in the limits of the axes."""
     found = [np.empty((0, 2))]
     for line in obstacles:
         if len(line) == 1:

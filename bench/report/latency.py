@@ -43,19 +43,19 @@ _LEFT, _RIGHT, _BETWEEN, _HEIGHT = 0.6, 0.1, 0.55, 2.9
 def draw_latency(results: Results, folder: Path) -> list[Path]:
     """Milliseconds per image against mean MACs, a panel per batch size and a row per machine, device and number of
     threads. Nothing is drawn, and nothing returned, where nothing was measured."""
-    rows = _over_seeds(results, read_latency(results.out))
+    rows = over_seeds(results)
     if not rows:
         return []
     with styled():
         return save_figure(latency_figure(results, rows), folder / NAME)
 
 
-def _over_seeds(results: Results, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the runs as they are now, means over seeds; ``adaptive``: the cost depends on the image."""
+def over_seeds(results: Results) -> list[dict[str, Any]]:
+    """Rows of latency.csv of the runs as they are now, means over seeds; ``adaptive``: the cost depends on the image."""
     current = {(run.run, run.seed): run for run in results.runs if run.done}
     adaptive = {(run.run, row["policy"]) for run in results.runs for row in run.rows if row["adaptive"] == "yes"}
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in read_latency(results.out):
         run = current.get((row["run"], row["seed"]))
         if run is not None and run.run_id == row["run_id"]:
             key = (*(row[name] for name in (*_SETUP, "batch", "run", "policy", "point")), row["setting"])

@@ -161,9 +161,64 @@ def ledger_table(rows: Sequence[dict[str, Any]]) -> Table:
     return _plain("ledger", "Reported and reproduced", columns, rows, note)
 
 
-def any_table(id: str, title: str, rows: Sequence[dict[str, Any]], columns: Sequence[Column], note: str = "") -> Table:
-    """A table whose columns the caller describes."""
-    return _plain(id, title, tuple(columns), rows, note)
+def effects_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What each level of an ablation changes."""
+    columns = (
+        Column("Axis", "axis", text=True),
+        Column("Level", "level", text=True),
+        Column("against", "base", text=True),
+        Column("Run", "label", text=True),
+        Column("At", "others", "levels of the other axes; empty: mean over them", text=True),
+        Column("Change of top-1", "top1_difference", "points, level minus base"),
+        Column("from", "top1_lo"),
+        Column("to", "top1_hi"),
+        Column("Change of MACs %", "macs_percent", "of the base level's", 1),
+        Column("Pairs", "pairs", "pairs of networks", 0),
+        Column("Interval", "interval", text=True),
+        Column("Status", lambda row: row.get("reason") or row.get("status"), text=True),
+    )
+    return _plain("effects", "Ablation: what each level changes", columns, rows, "Default operating points, paired.")
+
+
+def latency_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Times of executed operating points."""
+    columns = (
+        Column("Run", "label", text=True),
+        Column("Policy", "policy", text=True),
+        Column("Point", _point, text=True),
+        Column("Batch", "batch", digits=0),
+        Column("ms per image", "ms_per_image", digits=3),
+        Column("ms median", "ms_median", "of a batch", 3),
+        Column("ms p95", "ms_p95", "of a batch", 3),
+        Column("MACs", "macs", "mean of the images that were timed", None),
+        Column("Memory MiB", "memory_mib", "weights, input and the most that is alive while executing", 1),
+        Column("Energy mJ", "energy_mj", "per image, where the device says", 1),
+        Column("Agreement", "agreement", "share of the images whose prediction equals the record's", 4),
+        Column("Device", "device", text=True),
+        Column("Precision", "dtype", text=True),
+        Column("Threads", "threads", digits=0),
+    )
+    return _plain("latency", "Measured time", columns, rows, "Work that a point leaves out is really left out.")
+
+
+def training_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What training took; empty where no run says."""
+    if not any(row.get("ms_per_step") or row.get("train_memory_mib") for row in rows):
+        rows = []
+    columns = (
+        Column("Run", "label", text=True),
+        Column("Top-1 %", "top1_mean"),
+        Column("from", "top1_lo"),
+        Column("to", "top1_hi"),
+        Column("Seeds", "n_seeds", digits=0),
+        Column("MACs", "macs_mean", digits=None),
+        Column("Norms and activations", "macs_elementwise_mean", "elementwise work, never part of MACs", None),
+        Column("Params", "params", digits=None),
+        Column("Activations MiB", "train_memory_mib", "kept by one training step for its backward pass", 1),
+        Column("ms per step", "ms_per_step", "median over epochs and seeds, on the machine named below", 1),
+        Column("Images per s", "images_per_s", digits=0),
+    )
+    return _plain("training", "What training takes", columns, rows, "Times depend on the machine and its other work.")
 
 
 def _plain(id: str, title: str, columns: Sequence[Column], rows: Sequence[dict[str, Any]], note: str) -> Table:
