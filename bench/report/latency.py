@@ -51,7 +51,7 @@ def draw_latency(results: Results, folder: Path) -> list[Path]:
 
 
 def over_seeds(results: Results) -> list[dict[str, Any]]:
-    """Rows of latency.csv of the runs as they are now, means over seeds; ``adaptive``: the cost depends on the image."""
+    """Rows of latency.csv of the runs as they are now, means over seeds; ``adaptive``: cost depends on the image."""
     current = {(run.run, run.seed): run for run in results.runs if run.done}
     adaptive = {(run.run, row["policy"]) for run in results.runs for row in run.rows if row["adaptive"] == "yes"}
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

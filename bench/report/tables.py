@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from bench.evaluate.columns import LEGACY
@@ -79,7 +79,7 @@ def legacy_columns(lines: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({name for line in lines for name in line if name.startswith(LEGACY)})
 
 
-def half_width(line: dict[str, Any]) -> float | None:
+def half_width(line: Mapping[str, Any]) -> float | None:
     """The longer half of a line's interval, percent; None where it has none."""
     if line.get("top1_lo") is None:
         return None
