@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.results import Results, read_results
 from bench.report.style import format_macs
+from bench.report.summary_budgets import budget_table, gate_lines, verdict_lines
 from bench.report.tables import half_width, summarise
 from bench.report.training import FACTS, training_lines
 
 if TYPE_CHECKING:
+    from rich.box import Box
     from rich.console import Console
     from rich.table import Table
 
@@ -48,6 +50,12 @@ def print_summary(out: Path, console: Console | None = None) -> None:
     console.print(table)
     for note in [*_notes(results, defaults, console), *(_training_notes(defaults) if training else ())]:
         console.print(note, markup=False, highlight=False)
+    budgets = budget_table(results.out, _box(console))
+    if budgets is not None:
+        console.print()
+        console.print(budgets)
+    for line in [*verdict_lines(results.out), *gate_lines(results.out)]:
+        console.print(line, markup=False, highlight=False)
     files = _files(results.out)
     if files:
         console.print()
@@ -84,14 +92,13 @@ def _widest(lines: Sequence[dict[str, Any]], console: Console) -> tuple[Table, b
 
 def _table(lines: Sequence[dict[str, Any]], console: Console, columns: str = "usual") -> Table:
     """columns: usual; training: those about training instead of top-5 and parameters; all."""
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     narrow, both = console.width < _NARROW, console.width >= _NARROW and columns != "training"
     several = any((line.get("n_seeds") or 0) > 1 for line in lines)
     extra = [column for column in _TRAINING if any(line.get(column[1]) for line in lines)] if columns != "usual" else []
-    table = Table(box=box.SIMPLE_HEAD if _unicode(console) else box.ASCII2, pad_edge=False, show_edge=False)
+    table = Table(box=_box(console), pad_edge=False, show_edge=False)
     table.add_column("Run", overflow="fold", min_width=8)
     table.add_column("Top-1 %", justify="right", no_wrap=True)
     if both:
@@ -150,7 +157,9 @@ def _training_notes(lines: Sequence[dict[str, Any]]) -> list[str]:
 
 def _files(out: Path) -> list[tuple[str, str]]:
     """(kind, where): the folder once, then the names in it."""
-    tables = [name for name in ("summary.csv", "training.csv", "results.csv", "runs.csv") if (out / name).is_file()]
+    names = ("summary.csv", "budget_summary.csv", "verdicts.csv", "ledger.csv", "effects.csv", "latency.csv",
+             "training.csv", "results.csv", "runs.csv")  # fmt: skip
+    tables = [name for name in names if (out / name).is_file()]
     plots = sorted(path.stem for path in (out / "plots").glob("*.png"))
     found = []
     if tables:
@@ -160,6 +169,12 @@ def _files(out: Path) -> list[tuple[str, str]]:
     if (out / "report.html").is_file():
         found.append(("Report", str(out / "report.html")))
     return found
+
+
+def _box(console: Console) -> Box:
+    from rich import box
+
+    return box.SIMPLE_HEAD if _unicode(console) else box.ASCII2
 
 
 def _unicode(console: Console) -> bool:
