@@ -14,7 +14,7 @@ from bench.evaluate.comparing import budgets as at_budget
 from bench.evaluate.comparing import frontier, verdicts
 from bench.evaluate.comparing.budgets import Chosen, Latencies, Limit, Prices, mean
 from bench.evaluate.comparing.choosing import macs_of_points
-from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender, validated
+from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender
 from bench.evaluate.comparing.verdicts import AUC, Standing
 from bench.evaluate.latency import read_latency
 from bench.evaluate.measured import Measured
@@ -159,13 +159,15 @@ def _limits(results: Results, prices: Prices) -> list[Limit]:
 
 def _reference_macs(results: Results) -> float | str:
     """Mean validation cost of an image at the reference run's default operating point, of the seed where that is
-    largest, so that the reference itself fits a budget of 1 in every seed; or why it is unknown."""
+    largest, so that the reference itself fits a budget of 1 in every seed; or why it is unknown. Where it is the same
+    for all images, no validation part is needed."""
     costs = []
     for run in results.runs:
-        if run.run == results.reference and run.done and run.measured is not None and run.measured.val is not None:
-            network = validated(run.run, run.measured)
-            macs = macs_of_points(network.record, network.cost)[0]
-            costs.append(float(macs.mean()))
+        if run.run == results.reference and run.done and run.measured is not None:
+            measured = run.measured
+            record = measured.val or (measured.test if measured.test.signals.same_for_all else None)
+            if record is not None:
+                costs.append(float(macs_of_points(record, measured.cost)[0].mean()))
     if results.reference is None:
         return "a share of what: the file names no reference run"
     return max(costs) if costs else f"the reference run {results.reference} has no validation records"

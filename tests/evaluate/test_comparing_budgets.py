@@ -265,6 +265,21 @@ def test_nothing_is_chosen_without_records_or_validation() -> None:
     assert auc_range([published, none]) == "no contender has more than one operating point to choose from"
 
 
+def test_a_plain_network_needs_no_validation_part_since_it_has_nothing_to_choose() -> None:
+    plain = make_contender("p", "P", {seed: {"r": measured("plain", seed, val=False)} for seed in (0, 1)})
+    assert plain.reason == ""
+    macs = plain.seeds[0].candidates[0].val_macs
+    limits = [Limit(Budget(b, "macs"), macs=b) for b in (macs, 0.9 * macs)]
+    fits, dear = (budget_rows(choose_all([plain], [limit], Prices()), 0.95) for limit in limits)
+    assert [row["top1"] for row in fits] == [
+        round(100 * float(measured("plain", seed).test.outcomes.hit[0].mean()), 4) for seed in (0, 1)
+    ]
+    assert [row["val_top1"] for row in fits] == [None, None]
+    assert all("top1" not in row or row["top1"] is None for row in dear)
+    family = make_contender("f", "F", {0: {name: measured("plain", val=False) for name in ("a", "b")}})
+    assert family.reason == NO_VALIDATION
+
+
 def test_seeds_of_different_test_images_are_no_contender() -> None:
     odd = make_contender("c", "C", {0: {"r": measured("plain")}, 1: {"r": measured("plain", n=399)}})
     assert odd.reason == "its own runs have different test images"

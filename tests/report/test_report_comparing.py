@@ -99,11 +99,19 @@ def test_one_seed_is_said_to_be_one_seed(tmp_path: Path) -> None:
 
 
 def test_nothing_is_chosen_under_the_published_protocol(tmp_path: Path) -> None:
-    found = compared(tmp_path, QUICK, protocol="published", budgets=("30M",))
+    found = compared(tmp_path, FAMILIES[3:], protocol="published", budgets=("30M",))
     assert {row["reason"] for row in found.budgets} == {"no validation part to choose on (protocol: published)"}
     assert found.verdicts == []
     assert found.frontier == []
-    assert "ResNet-8 is not compared: no validation part to choose on (protocol: published)." in found.notes
+    assert "Early exits is not compared: no validation part to choose on (protocol: published)." in found.notes
+
+
+def test_plain_networks_are_compared_under_the_published_protocol(tmp_path: Path) -> None:
+    options = {"protocol": "published", "reference": "resnet20", "budgets": (1.0,)}
+    found = compared(tmp_path, QUICK, seeds=(0, 1), **options)
+    assert {row["budget_macs"] for row in found.budgets} == {40_600_000}
+    assert len(found.verdicts) == 3
+    assert all(row["verdict"] for row in found.verdicts)
 
 
 def test_without_budgets_there_are_still_areas_and_the_front(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def budget_rows(chosen: Sequence[Chosen], level: float) -> list[dict[str, Any]]:
             over = None if one.limit.macs is None else max(0.0, 100 * (one.scored.mean_macs / one.limit.macs - 1))
             row |= {
                 "run": one.candidate.run, "policy": one.candidate.policy, "point": one.candidate.point,
-                "setting": one.candidate.setting, "val_top1": one.candidate.val_top1,
+                "setting": one.candidate.setting, "val_top1": None if one.candidate.alone else one.candidate.val_top1,
                 "val_macs": one.candidate.val_macs, "top1": one.scored.top1, "top1_lo": 100 * interval.low,
                 "top1_hi": 100 * interval.high, "interval": str(interval), "macs": one.scored.mean_macs,
                 "macs_p95": one.scored.p95, "over_budget_percent": over, "ms": one.ms, "n": n,

@@ -28,7 +28,8 @@ class Validated:
 @dataclass(frozen=True)
 class Candidate:
     """One operating point that could be chosen. rule: its policy, fitted on the validation part. val_top1: percent.
-    val_macs: mean over images. order: its place in the file."""
+    val_macs: mean over images. order: its place in the file. alone: the only point of a network, where there was
+    nothing to choose and no validation part was needed; its val_top1 then says nothing."""
 
     run: str
     policy: str
@@ -38,6 +39,7 @@ class Candidate:
     val_top1: float
     val_macs: float
     order: int
+    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from bench.evaluate.comparing.choosing import (
     score,
 )
 from bench.evaluate.measured import Measured
+from bench.evaluate.policies.points import Fixed
 from bench.evaluate.record import DecisionRecord
 
 #: Why nothing can be chosen.
@@ -101,7 +102,7 @@ def make_contender(
     every = [one for runs in measured.values() for one in runs.values()]
     if not every:
         return Contender(name, label, (), None, reason or NO_RECORDS)
-    if any(one.val is None for one in every):
+    if any(one.val is None and not _is_plain(one, runs) for runs in measured.values() for one in runs.values()):
         return Contender(name, label, (), None, NO_VALIDATION)
     kinds = [_images(one) for one in every]
     for kind in kinds[1:]:
@@ -109,7 +110,10 @@ def make_contender(
             return Contender(name, label, (), None, f"its own runs have {words}")
     seeds = []
     for seed, runs in sorted(measured.items()):
-        candidates = find_candidates([validated(run, one) for run, one in runs.items()])
+        with_val = all(one.val is not None for one in runs.values())
+        candidates = (
+            find_candidates([validated(run, one) for run, one in runs.items()]) if with_val else [_alone(*runs.items())]
+        )
         tested = Scorer({run: (one.test, one.cost) for run, one in runs.items()})
         seeds.append(Trained(seed, tuple(candidates), tested))
     return Contender(name, label, tuple(seeds), kinds[0])
@@ -119,6 +123,18 @@ def validated(run: str, measured: Measured) -> Validated:
     """What choosing may see of a run. It must have a validation record."""
     assert measured.val is not None
     return Validated(run, measured.capabilities, measured.evaluate.policies, measured.val, measured.cost)
+
+
+def _is_plain(measured: Measured, runs: Mapping[str, Measured]) -> bool:
+    """Whether there is nothing to choose: one network with one operating point, which costs the same for all images."""
+    return len(runs) == 1 and len(measured.test.points) == 1 and measured.test.signals.same_for_all
+
+
+def _alone(item: tuple[str, Measured]) -> Candidate:
+    """The only point of a plain network. Its cost is a constant, so that the test record may say it."""
+    run, measured = item
+    macs = float(macs_of_points(measured.test, measured.cost)[0])
+    return Candidate(run, Fixed.name, measured.test.points[0], None, Fixed(0), 0.0, macs, 0, alone=True)
 
 
 def _images(measured: Measured) -> Images:

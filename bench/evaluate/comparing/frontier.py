@@ -183,6 +183,6 @@ def _line(pairs: Sequence[tuple[Trained, Candidate]]) -> dict[str, Any]:
     scored = [trained.tested.score(c) for trained, c in pairs]
     return {
         "run": first.run, "policy": first.policy, "point": first.point, "setting": first.setting,
-        "val_top1": _mean_of(pairs, "val_top1"), "val_macs": _mean_of(pairs, "val_macs"),
+        "val_top1": None if pairs[0][1].alone else _mean_of(pairs, "val_top1"), "val_macs": _mean_of(pairs, "val_macs"),
         "macs": mean([s.mean_macs for s in scored]), "top1": mean([s.top1 for s in scored]),
     }  # fmt: skip
