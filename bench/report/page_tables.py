@@ -27,7 +27,12 @@ class Column:
             return {"text": "", "value": "", "is_text": self.text}
         if self.text:
             return {"text": str(value), "value": None, "is_text": True}
-        shown = format_macs(value, decimals=2) if self.digits is None else f"{value:.{self.digits}f}"
+        if self.digits is None:
+            shown = format_macs(value, decimals=2)
+        elif self.digits and 0 < value < 0.5 * 10**-self.digits:
+            shown = f"<{10**-self.digits:.{self.digits}f}"  # a small number is not 0
+        else:
+            shown = f"{value:.{self.digits}f}"
         return {"text": shown, "value": value, "is_text": False}
 
 

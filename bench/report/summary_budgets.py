@@ -43,9 +43,10 @@ def verdict_lines(out: Path) -> list[str]:
     if not rows:
         return []
     head = f"Verdicts: {len(decided)} of {len(rows)} decided ({rows[0]['adjustment']}); all are in verdicts.csv."
+    notes = [f"  {note}" for note in dict.fromkeys(row["note"] for row in rows) if note]
     if not decided or len(decided) > LISTED:
-        return [head]
-    return [head, *(_words(row) for row in decided)]
+        return [head, *notes]
+    return [head, *notes, *(_words(row) for row in decided)]
 
 
 def gate_lines(out: Path) -> list[str]:
