@@ -18,6 +18,7 @@ from bench.report.style import (
     ONE_COLUMN,
     TWO_COLUMNS,
     Look,
+    accuracy_axes,
     format_macs,
     looks,
     new_figure,
@@ -86,7 +87,7 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
     total = height + above + below
     figure.set_size_inches(width, total)
     axes = figure.add_axes((left / width, below / total, room / width, height / total))
-    _axes(axes, lines, log=_is_log(lines))
+    accuracy_axes(axes, log=_is_log(lines))
     obstacles, labels = _draw_runs(axes, lines, own, wide)
     obstacles += _draw_families(axes, results, lines, own)
     _limits(axes, lines)
@@ -99,22 +100,6 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
     )  # fmt: skip
     figure.text(left / width, 0.06 / total, "\n".join(notes), va="bottom", size=note_size, color=MUTED, linespacing=1.3)
     return figure
-
-
-def _axes(axes: Axes, lines: Sequence[dict[str, Any]], log: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    axes.grid(True)
-    axes.set_xlabel("FLOPs (MACs) per image" + (", log scale" if log else ""))
-    axes.set_ylabel("Top-1 accuracy (%)")
-    if log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_macs(value)))
-    axes.yaxis.set_major_locator(MaxNLocator(7))
 
 
 def _is_log(lines: Sequence[dict[str, Any]]) -> bool:

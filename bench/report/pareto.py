@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.report.accuracy import LOG_FROM
 from bench.report.labels import Label, densify, place_labels
 from bench.report.results import Results
 from bench.report.style import (
@@ -15,7 +16,7 @@ from bench.report.style import (
     INK,
     MUTED,
     TWO_COLUMNS,
-    format_macs,
+    accuracy_axes,
     looks,
     new_figure,
     save_figure,
@@ -25,8 +26,6 @@ from bench.report.style import (
 
 NAME = "pareto-front"
 CAPTION = "The front: what no other point beats in accuracy and cost"
-
-_LOG_FROM = 8.0
 
 
 def draw_pareto(results: Results, rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
@@ -41,8 +40,6 @@ def draw_pareto(results: Results, rows: Sequence[dict[str, Any]], folder: Path) 
 
 def pareto_figure(results: Results, rows: Sequence[dict[str, Any]]):  # type: ignore[no-untyped-def]
     """The figure. rows: of frontier.csv whose seed is "mean"."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
     figure = new_figure(TWO_COLUMNS, 4.9)
     notes = wrap_text(figure, _notes(results, rows), 6.2, TWO_COLUMNS - 0.7)
     below = 0.56 + len(notes) * 0.115
@@ -51,16 +48,7 @@ def pareto_figure(results: Results, rows: Sequence[dict[str, Any]]):  # type: ig
     axes = figure.add_axes((0.08, below / total, 0.9, 3.6 / total))
     own = looks(results)
     macs = [row["macs"] for row in rows]
-    if min(macs) > 0 and max(macs) / min(macs) > _LOG_FROM:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_macs(value)))
-    axes.grid(True)
-    axes.set_xlabel(f"FLOPs (MACs) per image{', log scale' if axes.get_xscale() == 'log' else ''}")
-    axes.set_ylabel("Top-1 accuracy (%)")
+    accuracy_axes(axes, log=min(macs) > 0 and max(macs) / min(macs) > LOG_FROM)
     front = sorted((row for row in rows if row["on_front"] == "yes"), key=lambda row: row["macs"])
     x = np.array([row["macs"] for row in front] + [max(macs) * 1.06])
     y = np.array([row["top1"] for row in front] + [front[-1]["top1"]])

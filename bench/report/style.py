@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.files import write_bytes_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from bench.report.results import Results
@@ -112,6 +113,23 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def accuracy_axes(axes: Axes, *, log: bool) -> None:
+    """Labels, grid and ticks of accuracy against MACs, whose axis may be logarithmic."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    axes.grid(True)
+    axes.set_xlabel("FLOPs (MACs) per image" + (", log scale" if log else ""))
+    axes.set_ylabel("Top-1 accuracy (%)")
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_macs(value)))
+    axes.yaxis.set_major_locator(MaxNLocator(7))
 
 
 def wrap_text(figure: Figure, text: str, size: float, width: float, weight: str = "normal") -> list[str]:
