@@ -137,8 +137,8 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any]) -> R
         try:
             measured = read_measured(folder)
             rows = measured.rows() if measured is not None else read_rows(folder / "rows.csv")
-            # The name in plots may have changed since; it is no part of what was measured.
-            rows = [{**row, "label": known["label"]} for row in rows]
+            # Names may have changed since (in a file, or where folders are compared); they were not measured.
+            rows = [{**row, "run": known["run"], "label": known["label"]} for row in rows]
             if not rows:
                 raise RunError(f"{folder / 'rows.csv'} is empty; delete it and run again")
         except RunError as error:

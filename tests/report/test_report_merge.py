@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from synthetic_results import FAMILIES, QUICK, write_results
 from bench.cli import main
 from bench.errors import ConfigError
 from bench.evaluate.rows import read_rows
+from bench.report import draw
 from bench.report.merge import merge_results
 from bench.report.results import read_results
 
@@ -53,6 +55,10 @@ def test_different_runs_of_one_name_keep_apart_and_the_same_run_stands_once(
     assert merged.reference == "resnet20@first"
     assert merged.by_name()["resnet20@other"][0].label == "ResNet-20 (other)"
     assert merged.by_name()["resnet20@other"][0].group == "ResNet (other)"
+    assert [row["run"] for row in merged.rows] == [run.run for run in merged.runs for _ in run.rows]
+    draw(merged.out)
+    with (merged.out / "summary.csv").open(newline="") as file:
+        assert list(dict.fromkeys(row["run"] for row in csv.DictReader(file))) == names
 
 
 @pytest.mark.parametrize(
