@@ -100,6 +100,7 @@ def styled() -> Iterator[None]:
         "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
         "grid.color": GRID, "grid.linewidth": 0.6, "lines.linewidth": 1.4, "lines.markersize": 5.5,
         "legend.frameon": False, "savefig.dpi": 220, "figure.dpi": 100,
+        "text.parse_math": False,  # a label is the user's text, dollars and all
         "svg.hashsalt": "depthbench", "svg.fonttype": "path", "pdf.fonttype": 42,
     }]):  # fmt: skip
         yield

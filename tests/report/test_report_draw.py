@@ -176,6 +176,15 @@ def test_figure_says_how_to_read_it(finished: Path) -> None:
     assert "input-adaptive: cascade of static paths" in legend
 
 
+def test_names_are_text_whatever_they_hold(tmp_path: Path) -> None:
+    """Dollars and backslashes are no mathematics, angle brackets no markup."""
+    named = [(QUICK[0][0], '$\\nosuch{$ at $5 & "six" <b>', *QUICK[0][2:]), QUICK[1]]
+    out = write_results(tmp_path, named, title="A <title> of $\\bad{$", n=50, val=25, budgets=["20M"])
+    page = draw(out).page.read_text("utf-8")
+    assert "$\\nosuch{$ at $5 &amp; &#34;six&#34; &lt;b&gt;" in page
+    assert "<b>" not in page.split("<tbody>")[1].split("</tbody>")[0]
+
+
 def test_axis_is_linear_where_the_range_is_small(tmp_path: Path) -> None:
     results = read_results(write_results(tmp_path, QUICK, n=100, val=50))
     with styled():
