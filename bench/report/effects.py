@@ -189,7 +189,9 @@ def _of_level(
     named = {"run": family.run, "label": family.label, "axis": axis, "level": level, "base": family.base[axis]}
     missing = _missing(family, axis, level)
     if not pairs.terms:
-        yield {"kind": MAIN, **named, "pairs": 0, **missing}
+        alone = {"status": "missing", "reason": f"{family.label}: no run here that differs in {axis} alone, with "
+                 f"{family.base[axis] or 'its base level'}, to compare {level} with"}  # fmt: skip
+        yield {"kind": MAIN, **named, "pairs": 0, **(missing or alone)}
         return
     yield {"kind": MAIN, **named, **_estimate(results, [pairs]), **({"reason": missing["reason"]} if missing else {})}
     if len(pairs.terms) > 1:

@@ -144,6 +144,16 @@ def test_missing_networks_are_said() -> None:
     assert "net-bd: diverged" in row["reason"]
 
 
+def test_levels_without_their_base_are_said(tmp_path: Path) -> None:
+    """As after --only with some combinations."""
+    runs = [run for run in _grid(GRID) if run.factors["x"] == "b"]
+    results = dataclasses.replace(_results(runs), ablation={"sections": [{"base": {"x": "a", "y": "c"}}]})
+    row = _pick(effects(results), kind="main", axis="x")
+    assert (row["status"], row["pairs"]) == ("missing", 0)
+    assert "no run here that differs in x alone, with a" in row["reason"]
+    assert len(draw_effects(results, tmp_path)) == 3
+
+
 def test_a_mean_takes_the_same_seeds_of_every_pair() -> None:
     """A seed that one pair lacks is left out, not mixed in."""
     runs = [run for run in _grid(GRID, seeds=(0, 1), shift=0.1) if (run.run, run.seed) != ("net-bd", 1)]
