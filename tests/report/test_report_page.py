@@ -126,6 +126,13 @@ def test_seconds(value: float | None, text: str) -> None:
     assert _seconds(value) == text
 
 
+def test_page_of_failed_runs_shows_their_training_curves(tmp_path: Path) -> None:
+    from synthetic_results import QUICK
+
+    out = write_results(tmp_path, QUICK[:1], broken={("resnet8", 0): ("diverged", "the loss is nan")})
+    assert "<h2>Training curves</h2>" in draw(out).page.read_text("utf-8")
+
+
 def test_page_without_any_number(tmp_path: Path) -> None:
     from synthetic_results import QUICK
 
