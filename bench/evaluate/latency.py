@@ -51,7 +51,7 @@ _NUMBERS = frozenset({
     "setting", "ms_median", "ms_p95", "ms_per_image", "macs", "memory_mib", "energy_mj", "agreement",
 })  # fmt: skip
 #: What was measured again replaces what was measured before.
-_SAME = ("run", "seed", "batch", "device", "threads", "host_class")
+SAME = ("run", "seed", "batch", "device", "threads", "host_class")
 
 
 def read_latency(out: Path) -> list[dict[str, Any]]:
@@ -81,11 +81,11 @@ def write_latency(out: Path, rows: Iterable[Mapping[str, Any]], known: Iterable[
     known: run ids of the comparison; rows of others are dropped. Returns the file.
     """
     rows = list(rows)
-    measured = {tuple(row[name] for name in _SAME) for row in rows}
+    measured = {tuple(row[name] for name in SAME) for row in rows}
     current = set(known)
     old = [
         row for row in read_latency(out)
-        if row["run_id"] in current and tuple(row[name] for name in _SAME) not in measured
+        if row["run_id"] in current and tuple(row[name] for name in SAME) not in measured
     ]  # fmt: skip
     write_table(out / NAME, COLUMNS, [*old, *rows])
     return out / NAME

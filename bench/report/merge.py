@@ -10,6 +10,8 @@ from typing import Any
 
 from bench.config.comparing import parse_budget
 from bench.errors import ConfigError
+from bench.evaluate import latency
+from bench.evaluate.columns import write_table
 from bench.files import write_json_atomic
 from bench.registry import did_you_mean
 
@@ -32,48 +34,113 @@ def merge_results(
 ) -> Path:
     """Write ``out/comparison.json``, which names the runs where they lie; ``bench.report.draw(out)`` does the rest.
 
-    A run that two folders share is taken once. Different runs of one name get their comparison's name too. reference
-    and budgets: default those of the first folder that has them. Raises ConfigError where a folder holds no results,
-    where folders differ in what must be the same (protocol version, data set, protocol, level), and where reference
-    names no run.
+    A run that two folders share is taken once, from where it is done. Different runs of one name get their
+    comparison's name too. Measured times come along. reference and budgets: default those of the first folder that has
+    budgets. Raises ConfigError where a folder holds no results, where folders differ in what must be the same
+    (protocol version, data set, protocol, level), where reference names no run, and where out has runs of its own.
     """
     if len({folder.resolve() for folder in folders}) < 2:
         raise ConfigError("takes two results folders or more, not the same one twice")
     if out.resolve() in {folder.resolve() for folder in folders}:
         raise ConfigError("--out is one of the folders that are compared; name another", where=str(out))
+    if (out / "runs").is_dir():
+        raise ConfigError("holds a comparison's own results, which would be lost; name another folder", where=str(out))
     read = [_read(folder) for folder in folders]
     _check_same(folders, read)
     names = _names(folders, read)
-    taken: dict[str, set[str]] = {}
-    for one in read:
-        for run in one["runs"]:
-            taken.setdefault(run["run"], set()).add(_what(one, run))
-    groups = [{run.get("group") for run in one["runs"]} - {None} for one in read]
+    clashes, groups, bases = _clashes(read)
     runs: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for folder, one, name, own_groups in zip(folders, read, names, groups):
-        shared = set().union(*(other for other in groups if other is not own_groups))
+    for folder, one, name in zip(folders, read, names):
         for run in one["runs"]:
-            clash = len(taken[run["run"]]) > 1
-            group = run.get("group")
-            merged = {
-                **run, "folder": os.path.relpath(folder / run["folder"], out),
-                "run": f"{run['run']}@{name}" if clash else run["run"],
-                "label": f"{run['label']} ({name})" if clash else run["label"],
-            }  # fmt: skip
-            if group is not None and group in shared and clash:
-                merged["group"] = f"{group} ({name})"
-            runs.setdefault((merged["run"], run["seed"], run["run_id"]), merged)
+            where = (folder / run["folder"]).resolve()
+            merged = {**run, "folder": os.path.relpath(where, out.resolve())}
+            if run["run"] in clashes:
+                merged |= {"run": f"{run['run']}@{name}", "label": f"{run['label']} ({name})"}
+            if run.get("group") in groups:
+                merged["group"] = f"{run['group']} ({name})"
+            if run.get("base") in bases:
+                merged["base"] = f"{run['base']}@{name}"
+            key = (merged["run"], run["seed"], run["run_id"])
+            if key not in runs or (_is_done(where) and not _is_done(out / runs[key]["folder"])):
+                runs[key] = merged
     known = [run["run"] for run in runs.values()]
-    reference = _reference(reference, read, names, known)
-    chosen = list(budgets) if budgets is not None else next((one["budgets"] for one in read if one.get("budgets")), [])
+    source = next((k for k, one in enumerate(read) if one.get("budgets")), 0)
+    chosen = list(budgets) if budgets is not None else list(read[source].get("budgets") or [])
+    first = [source] if budgets is None else []  # shares are of the reference of the file that names them
+    order = [*first, *(k for k in range(len(read)) if k not in first)]
+    reference = _reference(reference, [(read[k], names[k]) for k in order], known)
     if reference is None and any(parse_budget(entry).unit == "relative" for entry in chosen):
         raise ConfigError("a budget that is a share needs --reference RUN")
     write_json_atomic(out / "comparison.json", {
         **{key: read[0].get(key) for key in _SAME}, "name": "-and-".join(names), "reference": reference,
         "title": title or " and ".join(str(one.get("title") or name) for one, name in zip(read, names)),
         "budgets": chosen, "runs": list(runs.values()),
+        "ablation": {"sections": [part for one in read for part in (one.get("ablation") or {}).get("sections", [])]},
     })  # fmt: skip
+    _merge_latency(folders, out, list(runs.values()))
     return out
+
+
+def _clashes(read: Sequence[Mapping[str, Any]]) -> tuple[set[str], set[str], set[str]]:
+    """Names in several folders that are not the same there: of runs, of groups, and of runs that were varied.
+
+    A group or a family of an ablation that has a clashing run clashes as a whole: half of one family and half of
+    another are none.
+    """
+    runs: dict[str, set[str]] = {}
+    holders: dict[tuple[str, str], list[int]] = {}  # ("group" or "base", its name) -> folders
+    for place, one in enumerate(read):
+        for run in one["runs"]:
+            runs.setdefault(run["run"], set()).add(_what(one, run))
+            for kind in ("group", "base"):
+                if run.get(kind) is not None:
+                    holders.setdefault((kind, run[kind]), []).append(place)
+    several = {run["run"] for one in read for run in one["runs"] if sum(_has(other, run) for other in read) > 1}
+    clashing = {name for name, meanings in runs.items() if len(meanings) > 1}
+    found: set[tuple[str, str]] = set()
+    while True:
+        more = {
+            (kind, run[kind]) for one in read for run in one["runs"] for kind in ("group", "base")
+            if run["run"] in clashing and len(set(holders.get((kind, run.get(kind)), []))) > 1
+        } - found  # fmt: skip
+        if not more:
+            break
+        found |= more
+        clashing |= {
+            run["run"] for one in read for run in one["runs"]
+            if ("base", run.get("base")) in found or (("group", run.get("group")) in found and run["run"] in several)
+        }  # fmt: skip
+    return clashing, {name for kind, name in found if kind == "group"}, {name for kind, name in found if kind == "base"}
+
+
+def _has(one: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    return any(other["run"] == run["run"] for other in one["runs"])
+
+
+def _is_done(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / "status.json").read_text("utf-8"))["status"] == "done")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _merge_latency(folders: Sequence[Path], out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """The times of the runs that were taken, under their names here; a run timed alike in two folders counts once."""
+    names = {(run["run_id"], run["seed"]): run for run in runs}
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for folder in folders:
+        mine: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in latency.read_latency(folder):
+            run = names.get((row["run_id"], row["seed"]))
+            if run is not None:
+                row |= {"run": run["run"], "label": run["label"]}
+                mine.setdefault(tuple(row[name] for name in latency.SAME), []).append(row)
+        found |= {key: rows for key, rows in mine.items() if key not in found}
+    rows = [row for same in found.values() for row in same]
+    if rows:
+        write_table(out / latency.NAME, latency.COLUMNS, rows)
+    else:
+        (out / latency.NAME).unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -109,14 +176,13 @@ def _what(one: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     return " ".join(sorted(other["run_id"] for other in one["runs"] if other["run"] == run["run"]))
 
 
-def _reference(
-    asked: str | None, read: Sequence[Mapping[str, Any]], names: Sequence[str], known: Sequence[str]
-) -> str | None:
+def _reference(asked: str | None, read: Sequence[tuple[Mapping[str, Any], str]], known: Sequence[str]) -> str | None:
+    """asked, else that of the first comparison which has one. read: comparisons and their short names, in order."""
     if asked is not None:
         if asked not in known:
             raise ConfigError(f"--reference {asked}: no such run{did_you_mean(asked, known)}")
         return asked
-    for one, name in zip(read, names):
+    for one, name in read:
         if one.get("reference"):
             own = str(one["reference"])
             return own if own in known else f"{own}@{name}"

@@ -11,8 +11,10 @@ from synthetic_results import FAMILIES, QUICK, write_results
 
 from bench.cli import main
 from bench.errors import ConfigError
+from bench.evaluate.latency import COLUMNS, read_latency, write_latency
 from bench.evaluate.rows import read_rows
 from bench.report import draw
+from bench.report.effects import effects
 from bench.report.merge import merge_results
 from bench.report.results import read_results
 
@@ -114,3 +116,70 @@ def test_the_command_draws_everything(
     assert main(["report", str(out)]) == 0
     assert (out / "results.csv").read_bytes() == before
     assert "Both" in (out / "report.html").read_text()
+
+
+def rename(folder: Path, letter: str) -> None:
+    """Other run ids, as other options give."""
+    runs = json.loads((folder / "comparison.json").read_text())["runs"]
+    change(folder, runs=[{**run, "run_id": letter + run["run_id"][1:]} for run in runs])
+
+
+def test_an_ablation_stays_whole_where_its_runs_clash(tmp_path: Path) -> None:
+    of = {"resnet8": "batch", "resnet14": "group"}
+    more = {run: {"base": "resnet8", "factors": {"norm": level}} for run, level in of.items()}
+    sections = {"sections": [{"design": "grid", "axes": {"norm": ["batch", "group"]}, "base": {"norm": "batch"}}]}
+    folders = []
+    for name, place in (("first", "a"), ("other", "b")):
+        folders.append(write_results(tmp_path / place, QUICK[:2], name=name, n=100, val=50, more=more))
+        change(folders[-1], ablation=sections)
+    together = effects(read_results(merge_results(folders, tmp_path / "same")))
+    assert [row["label"] for row in together] == ["ResNet-8"]
+    rename(folders[1], "f")
+    apart = effects(read_results(merge_results(folders, tmp_path / "apart")))
+    assert [row["label"] for row in apart] == ["ResNet-8 (first)", "ResNet-8 (other)", "mean of 2 runs"]
+    assert [row["top1_difference"] for row in apart[:2]] == [together[0]["top1_difference"]] * 2
+
+
+def test_half_of_a_group_that_clashes_is_no_group(tmp_path: Path) -> None:
+    more = {run: {"group": "ResNet"} for run in ("resnet8", "resnet14", "resnet20")}
+    a = write_results(tmp_path / "a", QUICK, name="first", n=100, val=50, more=more)
+    b = write_results(tmp_path / "b", QUICK, name="other", n=100, val=50, more=more)
+    runs = json.loads((b / "comparison.json").read_text())["runs"]
+    change(b, runs=[*runs[:2], {**runs[2], "run_id": "f" + runs[2]["run_id"][1:]}])
+    merged = read_results(merge_results([a, b], tmp_path / "ab"))
+    assert [(run.run, run.group) for run in merged.runs] == [
+        (f"{run}@{name}", f"ResNet ({name})") for name in ("first", "other") for run in more
+    ]
+
+
+def test_a_run_is_taken_from_where_it_is_done(tmp_path: Path) -> None:
+    a = write_results(tmp_path / "a", QUICK, name="first", n=100, val=50, broken={("resnet8", 0): ("pending", "")})
+    b = write_results(tmp_path / "b", QUICK, name="other", n=100, val=50)
+    for number, folders in enumerate(((a, b), (b, a))):
+        assert all(run.done for run in read_results(merge_results(folders, tmp_path / f"out{number}")).runs)
+
+
+def test_shares_are_of_the_reference_of_the_file_that_names_them(two: tuple[Path, Path], tmp_path: Path) -> None:
+    change(two[1], reference="paths20")
+    assert read_results(merge_results(two[::-1], tmp_path / "ba")).reference == "resnet20"
+
+
+def test_times_come_along(two: tuple[Path, Path], tmp_path: Path) -> None:
+    run = read_results(two[1]).runs[0]
+    row = {**dict.fromkeys(COLUMNS), "run": run.run, "seed": run.seed, "run_id": run.run_id, "label": "old", "batch": 1,
+           "device": "cpu", "threads": 1, "host_class": "Example", "policy": "fixed", "point": "FFF"}  # fmt: skip
+    write_latency(two[1], [row], [run.run_id])
+    change(two[1], runs=[{**r, "run": f"new-{r['run']}"} for r in json.loads(
+        (two[1] / "comparison.json").read_text())["runs"]])  # fmt: skip
+    out = merge_results(two, tmp_path / "ab")
+    assert [(r["run"], r["label"], r["point"]) for r in read_latency(out)] == [("new-paths20", run.label, "FFF")]
+    (two[1] / "latency.csv").unlink()
+    assert read_latency(merge_results(two, out)) == []
+
+
+def test_results_of_a_comparison_are_not_written_over(two: tuple[Path, Path], tmp_path: Path) -> None:
+    third = write_results(tmp_path / "c", QUICK[:1], name="third", n=100, val=50)
+    before = (third / "comparison.json").read_bytes()
+    with pytest.raises(ConfigError, match="would be lost"):
+        merge_results(two, third)
+    assert (third / "comparison.json").read_bytes() == before
