@@ -170,7 +170,14 @@ def _reference_macs(results: Results) -> float | str:
                 costs.append(float(macs_of_points(record, measured.cost)[0].mean()))
     if results.reference is None:
         return "a share of what: the file names no reference run"
-    return max(costs) if costs else f"the reference run {results.reference} has no validation records"
+    if costs:
+        return max(costs)
+    statuses = dict.fromkeys(run.status for run in results.runs if run.run == results.reference)
+    if not statuses:
+        why = "is none of the runs here"
+    else:
+        why = "has no validation records" if "done" in statuses else f"is not done ({', '.join(statuses)})"
+    return f"the reference run {results.reference} {why}"
 
 
 def _standings(chosen: Sequence[Chosen]) -> list[Standing]:

@@ -85,7 +85,7 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
     files.plots.extend(draw_latency(results, plots))
     files.plots.extend(diagnostics.draw_diagnostics(results, plots, found.diagnosis))
     files.plots.extend(draw_curves(results, plots))
-    said = " ".join(compared.notes)
+    said = " ".join([*_share_note(results), *compared.notes])
     return Page(
         tables=(
             budgets_table(compared.budget_summary, said),
@@ -99,6 +99,15 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
         warnings=found.warnings,
         budgets=compared.budget_summary,
     )
+
+
+def _share_note(results: Results) -> list[str]:
+    """What a budget without a unit is a share of."""
+    from bench.config.comparing import parse_budget
+
+    shares = any(parse_budget(entry).unit == "relative" for entry in results.budgets)
+    label = next((run.label for run in results.runs if run.run == results.reference), results.reference)
+    return [f"A budget without a unit is a share of the cost of {label}."] if shares and label else []
 
 
 def _remove_stale(folder: Path, drawn: list[Path]) -> None:

@@ -61,8 +61,13 @@ def test_a_reference_whose_cost_varies_fits_its_own_budget_in_every_seed(tmp_pat
 def test_an_unfinished_reference_is_a_reason(tmp_path: Path) -> None:
     found = compared(tmp_path, QUICK, broken={("resnet20", 0): ("failed", "out of memory")})
     shares = [row for row in found.budgets if row["budget"] == "0.5" and row["contender"] == "resnet8"]
-    assert shares[0]["reason"] == "the reference run resnet20 has no validation records"
+    assert shares[0]["reason"] == "the reference run resnet20 is not done (failed)"
     assert "ResNet-20 is not compared: out of memory." in found.notes
+
+
+def test_a_reference_that_is_left_out_is_a_reason(tmp_path: Path) -> None:
+    found = compared(tmp_path, QUICK[:2])  # as after --only
+    assert found.budgets[0]["reason"] == "the reference run resnet20 is none of the runs here"
 
 
 def test_a_group_is_one_contender(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@
   function latex(table) {
     const signs = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}" };
     const escape = (text) => text.replace(/[\\~^&%$#_{}]/g, (c) => signs[c] ?? `\\${c}`)
-      .replace(/±/g, "$\\pm$").replace(/[–−]/g, "--").replace(/≥/g, "$\\geq$").replace(/≤/g, "$\\leq$");
+      .replace(/±/g, "$\\pm$").replace(/[–−]/g, "--").replace(/≥/g, "$\\geq$").replace(/≤/g, "$\\leq$")
+      .replace(/[<>|]/g, "$$$&$$").replace(/(^|\s)-(?=\d)/g, "$1$$-$$");
     const [head, ...body] = cells(table);
     const align = head.map((cell) => (cell.classList.contains("text") ? "l" : "r")).join("");
     const line = (row) => `  ${row.map((cell) => escape(words(cell))).join(" & ")} \\\\`;
