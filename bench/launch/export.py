@@ -91,7 +91,7 @@ def open_run(out: Path, run: str | None = None, seed: int | None = None) -> Trai
     if seed is not None and seed not in mine:
         raise ConfigError(f"run '{run}' has no seed {seed}; it has {', '.join(map(str, mine))}")
     for number in mine if seed is None else [seed]:
-        trained = _open_one(out, mine[number], f"run '{run}' seed {number}")
+        trained = _open_one(mine[number], f"run '{run}' seed {number}")
         if trained is not None:
             return trained
     said = f"run '{run}'" if seed is None else f"run '{run}' seed {seed}"
@@ -109,10 +109,11 @@ def _entries(out: Path) -> list[dict[str, Any]]:
         raise RunError(f"{out / 'comparison.json'} is damaged ({type(error).__name__}: {error})") from None
 
 
-def _open_one(out: Path, folder: Path, what: str) -> Trained | None:
-    """One run and seed, or None where it is not trained."""
+def _open_one(folder: Path, what: str) -> Trained | None:
+    """One run and seed, or None where it is not trained. folder: of the run, which may lie in another comparison's
+    results (`bench compare`)."""
     keys = read_status(folder).get("stages") or []
-    weights = trained_weights(out / "stages" / str(keys[-1])) if keys else None
+    weights = trained_weights(folder.parents[1] / "stages" / str(keys[-1])) if keys else None
     try:
         spec = RunSpec.model_validate_json((folder / "spec.json").read_text("utf-8"))
     except (OSError, ValueError) as error:

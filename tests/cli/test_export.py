@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,14 @@ def test_comparison_file_seed_and_default_point(trained: Path, tmp_path: Path) -
                  str(tmp_path / "fff.pt")]) == 0  # fmt: skip
     whole, named = (torch.load(tmp_path / name, weights_only=True) for name in ("super.pt", "fff.pt"))
     assert list(whole) == list(named)
+
+
+def test_a_run_of_compared_folders_is_found_where_it_lies(trained: Path, tmp_path: Path) -> None:
+    """`bench compare` leaves runs and weights in the folders that it compares."""
+    said = json.loads((trained / "out" / "comparison.json").read_text())
+    runs = [{**run, "folder": os.path.relpath(trained / "out" / run["folder"], tmp_path)} for run in said["runs"]]
+    (tmp_path / "comparison.json").write_text(json.dumps({**said, "runs": runs}))
+    assert main(["export", str(tmp_path), "--run", "plain", "--to", str(tmp_path / "a.pt")]) == 0
 
 
 @pytest.mark.parametrize(("point", "depths"), [("FFFF", [3, 4, 6, 3]), ("TTTT", [2, 2, 3, 2]), ("FTTF", [3, 2, 3, 3])])
