@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -33,6 +34,8 @@ def main(options: argparse.Namespace) -> int:
         _list(loaded)
         return 0
     code = run.main(options)
+    if int(os.environ.get("RANK") or 0) != 0:
+        return code  # under torchrun the first process writes and prints
     from bench.report.effects import write_effects
     from bench.report.results import read_results
 
