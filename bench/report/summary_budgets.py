@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def verdict_lines(out: Path) -> list[str]:
     if not rows:
         return []
     head = f"Verdicts: {len(decided)} of {len(rows)} decided ({rows[0]['adjustment']}); all are in verdicts.csv."
-    notes = [f"  {note}" for note in dict.fromkeys(row["note"] for row in rows) if note]
+    counts = Counter(row["note"] for row in rows if row["note"])
+    notes = [f"  {note}" if count == len(rows) else f"  {count} of them with {note}" for note, count in counts.items()]
     if not decided or len(decided) > LISTED:
         return [head, *notes]
     return [head, *notes, *(_words(row) for row in decided)]
