@@ -36,6 +36,7 @@ NAME = "latency-vs-macs"
 #: Both axes are logarithmic where the dearest point costs so many times the cheapest.
 LOG_FROM = 6.0
 _SETUP = ("device", "host_class", "threads")
+_POINT = ("run", "policy", "point", "setting")
 _NUMBERS = ("macs", "ms_per_image", "ms_p95")
 _LEFT, _RIGHT, _BETWEEN, _HEIGHT = 0.6, 0.1, 0.55, 2.9
 
@@ -145,8 +146,8 @@ def _panel(
         return
     _limits(axes, rows, log)
     obstacles = [np.array([[row["macs"], row["ms_per_image"]]] * 3) for row in rows]
-    through = (reference["run"], reference["point"]) if reference else None
-    same = next((row for row in rows if (row["run"], row["point"]) == through), None)
+    through = [reference[name] for name in _POINT] if reference else None
+    same = next((row for row in rows if [row[name] for name in _POINT] == through), None)
     if same is not None:
         low, high = axes.get_xlim()
         x = np.geomspace(max(low, 1e-9), high, 120) if log else np.linspace(low, high, 120)
