@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ class _Section:
 
     def origin(self, *path: str) -> Origin:
         return self.node.origin_of(("axes", *path))
+
+    def size(self) -> int:
+        """Number of combinations."""
+        counts = [len(levels) for levels in self.axes.values()]
+        return math.prod(counts) if self.said.design == "grid" else 1 + sum(count - 1 for count in counts)
 
     def combinations(self) -> Iterator[Levels]:
         """Levels of this section's axes, the base first."""
@@ -85,15 +91,22 @@ def expand_ablation(tree: Node, comparison: Comparison, path: Path) -> None:
         if not varied[run.name]:
             expanded.append(node)
             continue
+        # Counted before they are made: each of them is resolved, which a slip of millions would take hours for.
+        if len(expanded) + max(section.size() for section in varied[run.name]) > MOST_RUNS:
+            raise _too_many(tree)
         variants = _variants(tree, path, run, node, varied[run.name])
         found += variants
         expanded += [variant.node for variant in variants]
         if len(expanded) > MOST_RUNS:
-            raise ConfigError(f"more than {MOST_RUNS} runs; take design: one_at_a_time, or fewer axes",
-                              where=str(tree.origin_of(("ablation",))))  # fmt: skip
+            raise _too_many(tree)
     for section in sections:
         _check_axes(section, found)
     tree.value["runs"] = Node(expanded, tree.value["runs"].origin)
+
+
+def _too_many(tree: Node) -> ConfigError:
+    return ConfigError(f"more than {MOST_RUNS} runs; take design: one_at_a_time, or fewer axes",
+                       where=str(tree.origin_of(("ablation",))))  # fmt: skip
 
 
 def _nodes(node: Node) -> list[Node]:

@@ -181,6 +181,6 @@ def test_two_sections_cannot_have_the_same_axis_for_a_run(tmp_path: Path) -> Non
 
 
 def test_a_grid_that_explodes_is_refused(tmp_path: Path) -> None:
-    axes = ", ".join(f"a{k}: {{key: recipe.epochs, values: [1, 2, 3, 4]}}" for k in range(6))
+    axes = ", ".join(f"a{k}: {{key: recipe.epochs, values: [1, 2, 3, 4]}}" for k in range(14))
     with pytest.raises(ConfigError, match="more than 1000 runs"):
         _load(tmp_path, f"ablation: {{axes: {{{axes}}}}}\n")

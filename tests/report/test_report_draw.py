@@ -105,7 +105,8 @@ def test_drawing_twice_gives_the_same_bytes(finished: Path, tmp_path: Path) -> N
 
 def test_every_figure_comes_in_three_formats(finished: Path) -> None:
     names = sorted(path.name for path in (finished / "plots").iterdir())
-    stems = ["accuracy-vs-macs", "accuracy-vs-macs-column", "training-curves"]
+    stems = ["accuracy-vs-macs", "accuracy-vs-macs-column", "exit-agreement", "pareto-front", "reliability",
+             "training-curves", "usage-heatmap", "who-pays"]  # fmt: skip
     assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg", "pdf"))
     for path in (finished / "plots").glob("*.svg"):
         ElementTree.parse(path)
