@@ -85,6 +85,7 @@ def measure_latency(
     """
     if not (out / "comparison.json").is_file():
         raise RunError(f"{out} holds no results yet; `bench run` trains the networks that are timed")
+    specs = [_as_it_was_run(spec, out) for spec in specs]
     device = pick_device(specs[0])
     before = torch.get_num_threads(), torch.backends.cudnn.benchmark
     with hold(out):
@@ -131,6 +132,14 @@ def _load_all(
     if not networks:
         raise RunError(f"no run of '{comparison.name}' in {out} is done; `bench run` trains what is to be timed")
     return networks
+
+
+def _as_it_was_run(spec: RunSpec, out: Path) -> RunSpec:
+    """A run whose given weights were measured without training (`bench run --eval-only`) is a run of its own."""
+    if spec.weights is None or spec.evaluate_only or RunFolder(out, spec).status["status"] == "done":
+        return spec
+    measured = spec.model_copy(update={"evaluate_only": True})
+    return measured if RunFolder(out, measured).status["status"] == "done" else spec
 
 
 def _unusable(spec: RunSpec, out: Path) -> str | None:

@@ -13,12 +13,16 @@ import torch
 from quick import write_quick
 
 from bench.cli import main
+from bench.config.load import load_config
 from bench.cost import timing
 from bench.cost.timing import energy_of, peak_memory, time_interleaved
 from bench.errors import RunError
 from bench.evaluate.latency import COLUMNS, read_latency, write_latency
 from bench.evaluate.record import DecisionRecord
+from bench.launch.folder import RunFolder
+from bench.launch.latency import _as_it_was_run
 from bench.launch.plans import choose_points
+from bench.launch.preflight import plan_runs
 from bench.registry import method_names
 from bench.report.latency import draw_latency
 from bench.report.results import Results, read_results
@@ -152,6 +156,21 @@ def test_what_cannot_be_timed_is_one_line(done: Done, tmp_path: Path, capsys: py
     with pytest.raises(SystemExit) as stop:
         done.bench("latency", "--batch-sizes", "1,0")
     assert stop.value.code == 2
+
+
+def test_weights_that_were_measured_without_training_are_timed(tmp_path: Path) -> None:
+    """`bench run --eval-only` makes a run with a folder of its own; `bench latency FILE` finds it."""
+    weights = tmp_path / "published.pt"
+    weights.touch()
+    file = write_quick(tmp_path)
+    first = plan_runs(load_config(file))[0].run
+    (spec,) = plan_runs(load_config(file, settings=[f"runs.{first}.weights={weights}"], only=[first]))
+    assert _as_it_was_run(spec, tmp_path) is spec
+    measured = spec.model_copy(update={"evaluate_only": True})
+    RunFolder(tmp_path, measured).set_status("done")
+    assert _as_it_was_run(spec, tmp_path) == measured
+    RunFolder(tmp_path, spec).set_status("done")
+    assert _as_it_was_run(spec, tmp_path) is spec
 
 
 def test_rows_of_earlier_runs_are_dropped(tmp_path: Path) -> None:
