@@ -15,7 +15,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="comparison file (YAML)")
     parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[],
                         help="change a value: recipe.epochs=3, runs.NAME.options.depth=20, runs.*.recipe.lr=0.05")
-    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="only this run (may be repeated)")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[],
+                        help="only this run (may be repeated); the report then shows these runs")
     parser.add_argument("--device", choices=["cpu", "cuda", "auto"], help="where to run")
     parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data")
     parser.add_argument("--out", metavar="DIR", help="folder of the results (default: results/<name>)")

@@ -20,6 +20,8 @@ from bench.evaluate.latency import read_latency
 from bench.evaluate.measured import Measured
 from bench.report.results import Results, RunResult
 
+#: More comparisons than this are not made: adjusted for so many, next to nothing could be decided.
+MOST_VERDICTS = 3000
 #: File, the field of ``Compared`` and its columns.
 TABLES: tuple[tuple[str, str, Sequence[str]], ...] = (
     ("budgets.csv", "budgets", at_budget.COLUMNS),
@@ -64,11 +66,15 @@ def compare(results: Results) -> Compared:
         standings[AUC] = [_area_standing(c, areas[c.name]) for c in contenders]
     elif any(c.seeds for c in contenders):
         notes.append(f"No area under the curve: {common}.")
-    several = sum(bool(c.seeds) for c in contenders) > 1
+    able = sum(bool(c.seeds) for c in contenders)
+    asked = able * (able - 1) // 2 * len(standings)
+    if asked > MOST_VERDICTS:
+        notes.append(f"No verdicts: {asked:,} comparisons would decide nothing; put runs into groups, or ask for fewer "
+                     "budgets.")  # fmt: skip
     return Compared(
         at_budget.budget_rows(chosen, level), at_budget.budget_summary(chosen, level),
         frontier.frontier_rows(contenders), frontier.auc_rows(contenders, areas, common, level),
-        verdicts.verdict_rows(standings, level) if several else [], notes,
+        verdicts.verdict_rows(standings, level) if able > 1 and asked <= MOST_VERDICTS else [], notes,
     )  # fmt: skip
 
 

@@ -111,6 +111,14 @@ def test_nothing_is_chosen_under_the_published_protocol(tmp_path: Path) -> None:
     assert "Early exits is not compared: no validation part to choose on (protocol: published)." in found.notes
 
 
+def test_too_many_comparisons_are_left_out_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.report.comparing.MOST_VERDICTS", 10)
+    found = compared(tmp_path)
+    assert found.verdicts == []
+    assert any(note.startswith("No verdicts: 105 comparisons") for note in found.notes)
+    assert found.budget_summary
+
+
 def test_plain_networks_are_compared_under_the_published_protocol(tmp_path: Path) -> None:
     options = {"protocol": "published", "reference": "resnet20", "budgets": (1.0,)}
     found = compared(tmp_path, QUICK, seeds=(0, 1), **options)
