@@ -101,7 +101,8 @@ def describe_ablation(comparison: Comparison) -> dict[str, Any]:
 
 def _compared(run: Run) -> dict[str, Any]:
     """What a file says of a run that only reports need."""
-    return run.model_dump(mode="json", include={"group", "factors", "base", "published"}, exclude_defaults=True)
+    said = run.model_dump(mode="json", include={"group", "factors", "base", "published"})
+    return {key: value for key, value in said.items() if value}
 
 
 def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:

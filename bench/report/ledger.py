@@ -67,9 +67,11 @@ def _row(name: str, label: str, published: dict[str, Any], lines: Sequence[dict[
         "macs_published": published.get("macs"), "reason": published.get("note") or "", "n_seeds": 0,
     }  # fmt: skip
     if line is None or line.get("top1_mean") is None:
-        status = lines[0]["status"] if lines else "missing"
-        found = lines[0].get("reason") if lines and status != "done" else f"no operating point '{point}'"
-        return {**row, "status": "not measured", "reason": "; ".join(filter(None, [found, row["reason"]]))}
+        status = lines[0]["status"] if lines else "no results"
+        why = (lines[0].get("reason") if lines else "") or status
+        if any(one.get("top1_mean") is not None for one in lines):
+            why = f"no operating point '{point or 'default'}'"
+        return {**row, "status": "not measured", "reason": "; ".join(filter(None, [why, row["reason"]]))}
     ours = line["top1_median"] if "median" in published["statistic"] else line["top1_mean"]
     low, high = line["top1_lo"], line["top1_hi"]
     if line["n_seeds"] < 2:
