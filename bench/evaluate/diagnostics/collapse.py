@@ -23,7 +23,7 @@ from bench.evaluate.diagnostics.views import Case
 GATES = "gates"
 
 #: A unit is as good as always (never) run where at most this share of the images differs.
-NEARLY = 0.005
+NEARLY = 0.02
 
 #: From this share of the last epoch's batches on, a training log that calls the gates collapsed is quoted by itself.
 LOGGED = 0.5
