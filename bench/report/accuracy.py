@@ -284,7 +284,10 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]]) -> list[str]:
     done = [run for run in results.runs if run.done]
     images = sorted({row["n"] for run in done for row in run.rows if row["n"]})
     seeds = sorted({run.seed for run in done})
-    many = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), means shown." if len(seeds) > 1 else "One seed."
+    fewest = min((sum(run.done for run in runs) for runs in results.by_name().values() if any(r.done for r in runs)),
+                 default=0)  # fmt: skip
+    count = f"{fewest} to {len(seeds)}" if fewest < len(seeds) else f"{len(seeds)}"
+    many = f"{count} seeds ({', '.join(map(str, seeds))}), means shown." if len(seeds) > 1 else "One seed."
     meanings = list(dict.fromkeys(line["interval"] for line in lines if line["interval"]))
     failed = sorted({run.label for run in results.runs if not run.done})
     bottom, top = _accuracy_range(_drawn(lines))
