@@ -60,10 +60,15 @@ class SkipNetConfig(MethodConfig):
         0.0, description="Added to every gate's logit at initialisation: above 0 the network starts with "
         "more blocks running. 0: as published.")
     target_rate: Probability | None = Field(
-        None, description="Pulls the mean open rate of all gates towards this value during supervised "
-        "pre-training. Default: no pull, as published.")
+        None, description="Pulls the open rate towards this value during supervised pre-training. Default: no "
+        "pull, as published.")
+    target_rate_of: Literal["network", "gate"] = Field(
+        "network", description="What target_rate is the open rate of. network: all gates together, so that one "
+        "may stay open and another closed; gate: each gate over the batch (as in ConvNet-AIG, Veit and Belongie "
+        "2018), so that every gate has to choose between images.")
     target_rate_weight: float = Field(
-        1.0, ge=0, description="Weight of (open rate - target_rate)^2 in the loss.")
+        1.0, ge=0, description="Weight of (open rate - target_rate)^2 in the loss; the sum over gates where "
+        "target_rate_of is gate.")
     # hybrid reinforcement learning
     hrl: bool = Field(
         True, description="Second stage: hybrid reinforcement learning. false: supervised only.")
@@ -117,8 +122,9 @@ class SkipNetConfig(MethodConfig):
                 raise ValueError("gate: none has no gates for hrl: true to train; set hrl: false")
             if self.thresholds or self.soft_gates or self.target_rate is not None:
                 raise ValueError("gate: none goes with no thresholds, soft_gates or target_rate")
-        if "target_rate_weight" in self.model_fields_set and self.target_rate is None:
-            raise ValueError("target_rate_weight needs a target_rate")
+        for name in ("target_rate_weight", "target_rate_of"):
+            if name in self.model_fields_set and self.target_rate is None:
+                raise ValueError(f"{name} needs a target_rate")
         return self
 
     @classmethod

@@ -38,7 +38,8 @@ def supervised_loss(
         **gate_statistics(routed, config.threshold),
     }
     if config.target_rate is not None and len(routed.actions):
-        pull = (routed.actions.mean() - config.target_rate).square()
+        rates = routed.actions.mean(1) if config.target_rate_of == "gate" else routed.actions.mean()
+        pull = (rates - config.target_rate).square().sum()
         parts["loss"] = ce + config.target_rate_weight * pull
         parts["rate_penalty"] = pull.detach()
     return parts

@@ -33,18 +33,17 @@ def test_a_failed_run_does_not_touch_the_others(tmp_path: Path) -> None:
         {**SMALL, "name": "diverges", "recipe": {"lr": 1e30}},
         {**SMALL, "name": "broken", "weights": "weights.pt", "evaluate_only": True},
         {**SMALL, "name": "left-out", "skip": "not today"},
-        {**SMALL, "name": "slow", "recipe": {"epochs": 50}},
         SMALL,
     ]
     (tmp_path / "weights.pt").write_bytes(b"no weights")
     config = write_quick(tmp_path, runs, recipe={"epochs": 1, "checkpoint_every": 1})
     out = tmp_path / "out"
-    done = bench("run+report", config, "--out", out, "--set", "timeout_minutes=0.05")
+    done = bench("run+report", config, "--out", out)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     found = _statuses(out)
     assert {name: status["status"] for name, status in found.items()} == {
-        "diverges": "diverged", "broken": "failed", "left-out": "skipped", "slow": "timeout", "fine": "done",
+        "diverges": "diverged", "broken": "failed", "left-out": "skipped", "fine": "done",
     }  # fmt: skip
     assert "no longer finite" in found["diverges"]["reason"]
     assert "weights.pt" in found["broken"]["reason"]
@@ -55,17 +54,36 @@ def test_a_failed_run_does_not_touch_the_others(tmp_path: Path) -> None:
     assert "diverged" in done.stdout
 
     # The same command again: settled runs are left alone and said, the exit code stays.
-    again = bench("run", config, "--out", out, "--set", "timeout_minutes=0.05")
+    again = bench("run", config, "--out", out)
     assert again.returncode == 1
     assert "--retry diverged" in again.stderr
     assert "already done" in again.stderr
     assert "step" not in again.stderr
 
-    # Asked to, only those are run again.
-    (tmp_path / "weights.pt").unlink()
-    mended = bench("run", config, "--out", out, "--retry", "timeout", "--only", "slow")
-    assert mended.returncode == 0, mended.stderr
-    assert _statuses(out)["slow"]["status"] == "done"
+
+def test_a_run_out_of_time_is_stopped_and_can_go_on(tmp_path: Path) -> None:
+    """No clock decides this test: 5,000 epochs are longer than any limit, and the run behind trains nothing."""
+    slow = {**SMALL, "name": "slow", "recipe": {"epochs": 5000}}
+    broken = {**SMALL, "name": "broken", "weights": "weights.pt", "evaluate_only": True}
+    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    config = write_quick(tmp_path, [slow, broken], recipe={"checkpoint_every": 5})
+    out = tmp_path / "out"
+    done = bench("run", config, "--out", out, "--set", "timeout_minutes=0.15")
+    assert done.returncode == 1
+    found = _statuses(out)
+    assert found["slow"]["status"] == "timeout"
+    assert "timeout_minutes: 0.15" in found["slow"]["reason"]
+    assert found["broken"]["status"] in ("failed", "timeout")  # it was begun, whatever became of it
+    assert list(out.glob("stages/*/checkpoint-*.pt"))
+
+    # Left alone until asked for; then only it runs, from where it was.
+    again = bench("run", config, "--out", out, "--only", "slow")
+    assert again.returncode == 1
+    assert "--retry timeout" in again.stderr
+    asked = bench("run", config, "--out", out, "--retry", "timeout", "--only", "slow", "--set", "timeout_minutes=0.1")
+    assert asked.returncode == 1
+    assert "timeout_minutes: 0.1" in _statuses(out)["slow"]["reason"]
+    assert "epoch 1/5000" not in asked.stderr
 
 
 def test_the_last_good_checkpoint_of_a_diverged_run_is_kept(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from methods.skipnet.config import SkipNetConfig
     ({"depth": 38, "gamma": 1.1}, "gamma"),
     ({"depth": 38, "rl_reduction": "max"}, "rl_reduction"),
     ({"depth": 38, "target_rate_weight": 2.0}, "needs a target_rate"),
+    ({"depth": 38, "target_rate_of": "gate"}, "needs a target_rate"),
+    ({"depth": 38, "target_rate": 0.7, "target_rate_of": "block"}, "target_rate_of"),
     ({"depth": 38, "gate": "none", "hrl": True}, "no gates"),
     ({"depth": 38, "gate": "none", "thresholds": [0.3]}, "gate: none"),
     ({"depth": 38, "gate": "none", "soft_gates": True}, "gate: none"),
@@ -73,7 +75,7 @@ def test_supervised_stage_is_shared_by_everything_that_only_changes_the_second()
     ]  # fmt: skip
     for change in own:
         assert SkipNetConfig(**{"depth": 38, **change}).stages()[0].options != address, change
-    covered = {key for change in (*shared, *own) for key in change} | {"arch", "target_rate_weight"}
+    covered = {key for change in (*shared, *own) for key in change} | {"arch", "target_rate_weight", "target_rate_of"}
     assert covered == set(SkipNetConfig.model_fields)
     hrl = base.stages()[1].options
     assert SkipNetConfig(depth=38, alpha=0.5).stages()[1].options != hrl

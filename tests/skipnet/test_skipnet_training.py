@@ -120,6 +120,21 @@ def test_target_rate_pulls_the_open_rate() -> None:
     assert rates[0.1] < 0.35 < 0.65 < rates[0.9]
 
 
+def test_target_rate_of_each_gate_is_the_sum_over_gates() -> None:
+    """The penalty is sum_g (rate_g - target)^2, which a network with one gate open and one closed cannot escape."""
+    config = {"depth": 14, "target_rate": 0.6, "target_rate_weight": 3.0}
+    method = SkipNet(SkipNetConfig(**config, target_rate_of="gate"), DATA)
+    network = lively_network(method)
+    parts = method.loss(network, random_batch(8), SP)
+    rates = [float(rate) for name, rate in parts.items() if name != "gate_open" and name.endswith("_open")]
+    assert len(rates) == 5  # a network of six blocks, the first always open
+    assert len(set(rates)) > 1
+    assert float(parts["rate_penalty"]) == pytest.approx(sum((rate - 0.6) ** 2 for rate in rates), rel=1e-5)
+    assert float(parts["loss"].detach()) == pytest.approx(float(parts["ce"] + 3 * parts["rate_penalty"]), rel=1e-5)
+    parts["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in network.named_parameters() if "gate" in name)
+
+
 @pytest.mark.parametrize("stage", [SP, HRL])
 def test_label_smoothing_and_mixed_targets(stage: Stage) -> None:
     method = SkipNet(SkipNetConfig(depth=8, rl_weight=0.0), DATA)
