@@ -34,6 +34,8 @@ def scan(coefficients: Array | float, inputs: Array, start: Array) -> Array:
     row N is what the next batch starts from.
     """
     if isinstance(inputs, Tensor) and torch.compiler.is_compiling():
+        if inputs.device.type == "cpu":
+            return _scan_in_graph(coefficients, inputs, start)
         if isinstance(coefficients, Tensor):
             return _scan_varying(coefficients, inputs, start)
         return _scan_constant(coefficients, inputs, start)
@@ -66,8 +68,18 @@ def _scan(coefficients: Array | float, inputs: Array, start: Array) -> Array:
     return states
 
 
-# torch.compile would unroll the passes into very long kernels; as operators of their own the scans stay the
-# few small steps that they are, inside one graph.
+def _scan_in_graph(coefficients: Tensor | float, inputs: Tensor, start: Tensor) -> Tensor:
+    """``_scan`` for torch.compile on the CPU. Each ``cat`` becomes a buffer of its own; slices written in place,
+    as above, would make one kernel that computes every pass again for every row."""
+    states, a, distance = torch.cat((start[None], inputs)), coefficients, 1
+    while distance < len(states):
+        states = torch.cat((states[:distance], states[distance:] + a * states[:-distance]))
+        a = a * a if isinstance(a, float) else a[distance:] * a[:-distance]
+        distance *= 2
+    return states
+
+
+# On a GPU the passes would be as many launches; as operators of their own the scans stay one kernel each.
 @torch.library.custom_op("depthbench::scan_varying", mutates_args=())
 def _scan_varying(coefficients: Tensor, inputs: Tensor, start: Tensor) -> Tensor:
     return _scan_here(coefficients, inputs, start)
