@@ -15,6 +15,7 @@ EXAMPLES = (
     "bench run configs/quickstart.yaml",
     "bench run configs/cifar10_resnet.yaml --data-root ~/data --seeds 0,1,2",
     "bench run configs/cifar10_resnet.yaml --only resnet20 --set recipe.epochs=5",
+    "bench run configs/cifar10_dynamic_depth.yaml --data-root ~/data --ray",
     "torchrun --nproc_per_node=2 -m bench run configs/imagenet_resnet50.yaml --data-root ~/imagenet",
 )
 
@@ -29,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retry", metavar="STATUS", action="append", default=[],
                         choices=["failed", "diverged", "timeout", "all"],
                         help="run again what ended so: failed, diverged, timeout or all (may be repeated)")
-    parser.add_argument("--in-process", action="store_true", help="no process of its own for each run (debugging)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--ray", metavar="ADDRESS", nargs="?", const="auto",
+                       help="do the runs on a Ray cluster, as many at once as fit: the one at ADDRESS, else the one "
+                       "that RAY_ADDRESS names or this machine belongs to, else all cores and GPUs of this machine")
+    where.add_argument("--in-process", action="store_true", help="no process of its own for each run (debugging)")
     parser.add_argument("--no-report", action="store_true", help="leave tables and plots to `bench report`")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
@@ -50,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
     session = Session(
         output_folder(loaded), retry=tuple(options.retry), fresh=options.fresh,
         isolate=not options.in_process, quiet=options.quiet, train=not options.eval_only,
-        report=not options.no_report,
+        report=not options.no_report, ray=options.ray,
     )  # fmt: skip
     outcome = session.run(specs, loaded.comparison, resolved_yaml(loaded))
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison
-from bench.errors import BenchError
+from bench.errors import BenchError, ConfigError
 from bench.launch.folder import (
     SETTLED,
     RunFolder,
@@ -54,7 +54,8 @@ class Outcome:
 class Session:
     """How to go about it. retry: settled statuses to run again ("failed", ...). fresh: forget what is there.
     isolate: a process per run (never under torchrun). quiet: no progress. train: False measures only what is
-    trained already. report: draw tables and plots at the end."""
+    trained already. report: draw tables and plots at the end. ray: address of a Ray cluster to do the runs on, as many
+    at once as fit ("auto": see ``bench.launch.cluster.join``)."""
 
     out: Path
     retry: tuple[str, ...] = ()
@@ -63,22 +64,23 @@ class Session:
     quiet: bool = False
     train: bool = True
     report: bool = True
+    ray: str | None = None
     _lock: list[int] = field(default_factory=list, repr=False)
 
     def run(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str = "") -> Outcome:
         """Do what is missing, then draw. Raises BenchError where nothing could be started."""
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            if self.ray is not None:
+                raise ConfigError("--ray and torchrun exclude each other: one spreads runs, the other splits each run")
             return self._run_together(specs, comparison, config_text)
         with hold(self.out) as lock:
             self._lock[:] = [lock] if lock is not None else []  # held on by a run's process, should we die
             self._begin(specs, comparison, config_text)
             outcome = Outcome(self.out)
-            with Watch().listening() as watch:
-                for number, spec in enumerate(specs, 1):
-                    if watch.signum is not None:
-                        break
-                    outcome.statuses[spec.folder] = self._one(spec, number, len(specs), watch)
-                outcome.stopped_by = watch.signum
+            if self.ray is not None:
+                self._on_cluster(self.ray, specs, outcome)
+            else:
+                self._one_by_one(specs, outcome)
             for spec in specs:
                 outcome.statuses.setdefault(spec.folder, RunFolder(self.out, spec).status["status"])
             self._finish(specs, outcome)
@@ -105,16 +107,49 @@ class Session:
             except BenchError as error:
                 outcome.report_error = one_line(error)
 
+    def _one_by_one(self, specs: Sequence[RunSpec], outcome: Outcome) -> None:
+        with Watch().listening() as watch:
+            for number, spec in enumerate(specs, 1):
+                if watch.signum is not None:
+                    break
+                outcome.statuses[spec.folder] = self._one(spec, number, len(specs), watch)
+            outcome.stopped_by = watch.signum
+
+    def _on_cluster(self, address: str, specs: Sequence[RunSpec], outcome: Outcome) -> None:
+        from bench.launch.cluster import UNSEEN, join
+
+        numbers = {spec.folder: number for number, spec in enumerate(specs, 1)}
+        missing = [folder for spec in specs if (folder := self._missing(spec, numbers[spec.folder], len(specs)))]
+
+        def ended(folder: RunFolder, code: int | None) -> None:
+            if code == UNSEEN:
+                folder.set_status("failed", "its node does not see the results; put --out on a file system of all")
+            status = self._last_word(folder, code, watch)
+            text = status if status == "done" else f"{status}: {folder.status.get('reason') or ''}"
+            self._say(folder.spec, numbers[folder.spec.folder], len(specs), text)
+
+        if missing:
+            with join(address, self.quiet) as cluster, Watch().listening() as watch:
+                cluster.run(missing, watch, ended)
+                outcome.stopped_by = watch.signum
+
     # ---- one run ----------------------------------------------------------------------------------
-    def _one(self, spec: RunSpec, number: int, total: int, watch: Watch) -> str:
+    def _missing(self, spec: RunSpec, number: int, total: int) -> RunFolder | None:
+        """The folder of a run that there is something to do for; of any other it is said why there is not."""
         folder = RunFolder(self.out, spec)
         status = self._settled(folder)
         if status is not None:
             self._say(spec, number, total, _already(status))
-            return status
+            return None
         if not self.train and not _is_trained(folder):
             self._say(spec, number, total, "not trained yet; left alone (--eval-only)")
-            return str(folder.status["status"])
+            return None
+        return folder
+
+    def _one(self, spec: RunSpec, number: int, total: int, watch: Watch) -> str:
+        folder = self._missing(spec, number, total)
+        if folder is None:
+            return str(RunFolder(self.out, spec).status["status"])
         self._say(spec, number, total, "")
         if self.isolate:
             status = self._in_process(folder, watch)
@@ -154,11 +189,15 @@ class Session:
             if child.poll() is None:  # we were asked to stop at once
                 child.kill()
                 child.wait()
+        return self._last_word(folder, child.returncode, watch)
+
+    @staticmethod
+    def _last_word(folder: RunFolder, code: int | None, watch: Watch) -> str:
+        """The status of a run whose process ended, also where it died without a word."""
         status = str(folder.status["status"])
-        if status in ("running", "pending"):  # it died without a word
-            reason = _death(child.returncode)
+        if status in ("running", "pending") and not (code is None and watch.signum is not None):
             status = "interrupted" if watch.signum is not None else "failed"
-            folder.set_status(status, reason)
+            folder.set_status(status, _death(code))
         return status
 
     @staticmethod
@@ -169,7 +208,7 @@ class Session:
             time.sleep(0.05)
             if watch.signum is None:
                 continue
-            signal.setitimer(signal.ITIMER_REAL, 0)  # the child's patience counts, not ours
+            watch.be_patient()  # the child's patience counts, not ours
             if asked_at is None:
                 asked_at = time.monotonic()
                 child.send_signal(watch.signum)
@@ -245,7 +284,9 @@ def _forget(folder: RunFolder) -> None:
 
 
 def _death(code: int | None) -> str:
-    if code is not None and code < 0:
+    if code is None:
+        return "the cluster lost its process"
+    if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from bench.config.resolve import RunSpec, StageSpec, digest, recipe_identity
 from bench.errors import ConfigError, WeightsError
 from bench.files import write_json_atomic
+from bench.launch.claim import claim
 from bench.method import Method, Stage, load_strict, strip_prefix
 from bench.train.checkpoint import read_weights, remove_checkpoints, save_weights
 from bench.train.loop import StageJob, train_stage
@@ -60,24 +62,29 @@ class Trainer:
         weights = trained_weights(folder)
         if weights is not None:
             return self._load(stage, weights)
+        if spec.start_from is not None:
+            # Stages in order, each finished before the next begins, also when this one is resumed.
+            self._stage(self._before(spec), stages, keys)
+        with claim(folder, self.watch) if self.world.is_main else nullcontext():
+            self.world.barrier()
+            weights = trained_weights(folder)  # by whoever had the claim before us
+            return self._train(spec, stage, stages, keys) if weights is None else self._load(stage, weights)
 
+    def _before(self, spec: StageSpec) -> StageSpec:
+        return next(s for s in self.spec.stages if s.name == spec.start_from)
+
+    def _train(self, spec: StageSpec, stage: Stage, stages: dict[str, Stage], keys: dict[str, str]) -> nn.Module:
         def prepare(model: nn.Module) -> None:
             previous = None
             if spec.start_from is not None:
-                before = next(s for s in self.spec.stages if s.name == spec.start_from)
                 state = torch.get_rng_state()
-                previous = self._stage(before, stages, keys)
+                previous = self._stage(self._before(spec), stages, keys)
                 torch.set_rng_state(state)
             elif self.spec.weights is not None:
                 load_given_weights(self.spec, self.method, model)
             self.method.prepare(model, stage, previous)
 
-        if spec.start_from is not None:
-            # Stages in order, each finished before the next begins, also when this one is resumed.
-            self._stage(next(s for s in self.spec.stages if s.name == spec.start_from), stages, keys)
-        if self.world.is_main:
-            folder.mkdir(parents=True, exist_ok=True)
-        self.world.barrier()
+        folder = self.out / "stages" / keys[spec.name]
         seeds = derive_seed(self.spec.seed, "data", spec.name)
         job = StageJob(
             method=self.method, stage=stage, folder=folder, seed=self.spec.seed, device=self.device,

@@ -47,6 +47,12 @@ class Watch:
         if self.stops:
             raise TimeIsUp(f"took longer than timeout_minutes: {self.timeout_minutes:g}")
 
+    @staticmethod
+    def be_patient() -> None:
+        """Whoever does the work was told to stop and is waited for: do not break off after ``PATIENCE``."""
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.signum is not None:
@@ -75,7 +81,7 @@ class Watch:
         try:
             yield self
         finally:
-            if hasattr(signal, "setitimer") and previous:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            if previous:
+                self.be_patient()
             for number, old in previous.items():
                 signal.signal(number, old)

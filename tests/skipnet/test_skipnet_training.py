@@ -132,7 +132,8 @@ def test_target_rate_of_each_gate_is_the_sum_over_gates() -> None:
     assert float(parts["rate_penalty"]) == pytest.approx(sum((rate - 0.6) ** 2 for rate in rates), rel=1e-5)
     assert float(parts["loss"].detach()) == pytest.approx(float(parts["ce"] + 3 * parts["rate_penalty"]), rel=1e-5)
     parts["loss"].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in network.named_parameters() if "gate" in name)
+    gates = [p for name, p in network.named_parameters() if "gate" in name]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in gates)
 
 
 @pytest.mark.parametrize("stage", [SP, HRL])
