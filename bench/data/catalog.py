@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.config.schema import Data
@@ -61,6 +61,17 @@ _IMAGENET_NOTE = (
 _CLASS_FOLDERS = "ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG, the same class folders in both"
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
+_SVHN = DatasetInfo(
+    name="svhn",
+    description="Street View House Numbers, cropped 32x32 digits, without the extra part.",
+    num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.0,
+    train_count=73_257, test_count=26_032,
+    mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970),
+    licence="Non-commercial use only; cite Netzer et al., Reading Digits in Natural Images, 2011.",
+    layout="train_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy)",
+    download=True, folders=("svhn",), files=("train_32x32.mat", "test_32x32.mat"),
+)
+
 _ALL = (
     DatasetInfo(
         name="cifar10",
@@ -83,27 +94,16 @@ _ALL = (
         download=True, folders=("cifar100",),
         files=tuple(f"cifar-100-python/{name}" for name in ("train", "test", "meta")),
     ),
-    DatasetInfo(
-        name="svhn",
-        description="Street View House Numbers, cropped 32x32 digits, without the extra part.",
-        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.0,
-        train_count=73_257, test_count=26_032,
-        mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970),
-        licence="Non-commercial use only; cite Netzer et al., Reading Digits in Natural Images, 2011.",
-        layout="train_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy)",
-        download=True, folders=("svhn",), files=("train_32x32.mat", "test_32x32.mat"),
-    ),
-    DatasetInfo(
+    _SVHN,
+    # Normalised as svhn, by what the train part has, whether or not the extra part is trained on.
+    replace(
+        _SVHN,
         name="svhn_extra",
         description="Street View House Numbers with the easier extra part: train and extra are the training set.",
-        num_classes=10, image_size=32, small=True, one_size=True, hflip_prob=0.0,
-        train_count=604_388, test_count=26_032,
-        # Those of the train part, as for svhn: one normalisation whether or not the extra part is trained on.
-        mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970),
-        licence="Non-commercial use only; cite Netzer et al., Reading Digits in Natural Images, 2011.",
+        train_count=604_388,
         layout="train_32x32.mat, extra_32x32.mat and test_32x32.mat, in ROOT or ROOT/svhn (reading them needs scipy "
                "and 4 GiB of memory)",
-        download=True, folders=("svhn",), files=("train_32x32.mat", "extra_32x32.mat", "test_32x32.mat"),
+        files=("train_32x32.mat", "extra_32x32.mat", "test_32x32.mat"),
     ),
     DatasetInfo(
         name="fashion_mnist",

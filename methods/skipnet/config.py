@@ -134,6 +134,8 @@ class SkipNetConfig(MethodConfig):
     def stages(self) -> list[Stage]:
         """Ungated: [base]. Gated: [sp], then hrl unless it is switched off."""
         options = self.model_dump(mode="json", exclude=set(NOT_TRAINED))
+        if self.target_rate_of == "network":  # stages that were trained before there was a choice stay valid
+            del options["target_rate_of"]
         supervised = {key: value for key, value in options.items() if key not in HRL_OPTIONS}
         if self.gate == "none":
             keys = ("depth", "arch", "width", "norm", "gate")

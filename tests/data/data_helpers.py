@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -47,3 +48,10 @@ def same(one: list[Any], two: list[Any]) -> bool:
         len(a) == len(b) and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(a, b))
         for a, b in zip(one, two)
     )
+
+
+def refused(error, **data):
+    with pytest.raises(error) as caught:
+        open_data(Data(**data))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
