@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config.load import Loaded, load_config
 from bench.launch.describe import resolved_yaml
-from bench.launch.preflight import plan_runs, require_data
+from bench.launch.preflight import leave_out_impossible, plan_runs, require_data
 from bench.launch.session import Outcome, Session
 from bench.registry import method_class
 
@@ -39,6 +39,7 @@ def run(
     loaded = config if isinstance(config, Loaded) else load_config(config)
     specs = plan_runs(loaded)
     require_data(loaded)
+    specs = leave_out_impossible(loaded, specs)
     folder = Path(out or loaded.comparison.out or Path("results") / loaded.comparison.name)
     session = Session(folder, retry=tuple(retry), fresh=fresh, isolate=isolate, quiet=quiet)
     return session.run(specs, loaded.comparison, resolved_yaml(loaded))

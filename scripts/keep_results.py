@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,44 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder of a comparison's results")
     parser.add_argument("target", type=Path, help="where to keep it; replaced if it is there")
     options = parser.parse_args()
-    comparison = json.loads((options.source / "comparison.json").read_text("utf-8"))
-    if options.target.exists():
-        shutil.rmtree(options.target)
-    options.target.mkdir(parents=True)
+    source, target = options.source.resolve(), options.target.resolve()
+    try:
+        comparison = json.loads((source / "comparison.json").read_text("utf-8"))
+        config = yaml.safe_load((source / "config.yaml").read_text("utf-8"))
+    except OSError as error:
+        raise SystemExit(f"error: {options.source} holds no results of `bench run` ({error.strerror})") from None
+    if target == source or source in target.parents:
+        raise SystemExit("error: the target lies in the source")
+    with tempfile.TemporaryDirectory(dir=_made(target.parent), prefix=".keep-") as place:
+        made = Path(place) / target.name
+        made.mkdir()
+        _keep(source, made, comparison, config)
+        draw(made)
+        if target.exists():
+            shutil.rmtree(target)
+        made.rename(target)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _keep(source: Path, target: Path, comparison: dict[str, Any], config: dict[str, Any]) -> None:
     for name in ("comparison.json", "runs.csv", "latency.csv"):
-        if (options.source / name).is_file():
-            shutil.copy(options.source / name, options.target / name)
-    if (options.source / "splits").is_dir():
-        shutil.copytree(options.source / "splits", options.target / "splits")
-    config = yaml.safe_load((options.source / "config.yaml").read_text("utf-8"))
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
+    if (source / "splits").is_dir():
+        shutil.copytree(source / "splits", target / "splits")
     config.pop("out", None)
-    config.get("data", {}).pop("root", None)
-    (options.target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
+    data = config.get("data") or {}
+    data.pop("root", None)
+    for holder, key in ((data, "split_file"), *((run, "weights") for run in config.get("runs", []))):
+        if holder.get(key):
+            holder[key] = Path(holder[key]).name
+    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
     for run in comparison["runs"]:
-        _keep_run(options.source / run["folder"], options.target / run["folder"])
-    draw(options.target)
+        _keep_run(source / run["folder"], target / run["folder"])
 
 
 def _keep_run(source: Path, target: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.cli.common import add_config_arguments, load, output_folder
-from bench.launch.preflight import require_data
+from bench.launch.preflight import leave_out_impossible, require_data
 
 NAME = "check"
 HELP = "find everything that can be known before training: keys, types, names, data, costs, memory"
@@ -34,10 +34,7 @@ def main(options: argparse.Namespace) -> int:
     from bench.launch.run_one import pick_device
 
     print(f"device         {pick_device(specs[0])}")
-    if comparison.ablation:
-        from bench.launch.ablate import skip_impossible
-
-        specs = skip_impossible(loaded, specs)
+    specs = leave_out_impossible(loaded, specs)
     for name, reason in {spec.run: spec.skip for spec in specs if spec.skip is not None}.items():
         print(f"skipped        {name}: {reason}")
     for found in inspect_runs(loaded, specs):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bench.cli.common import add_config_arguments, load
+from bench.launch.preflight import leave_out_impossible
 
 NAME = "cost"
 HELP = "show what every unit of each run's network costs, and every operating point"
@@ -29,6 +30,9 @@ def main(options: argparse.Namespace) -> int:
 
     loaded, specs = load(options)
     console = Console() if sys.stdout.isatty() else Console(width=200)  # a file is as wide as it must be
+    specs = leave_out_impossible(loaded, specs)
+    for name, reason in {spec.run: spec.skip for spec in specs if spec.skip is not None}.items():
+        console.print(f"[bold]{name}[/bold]  skipped: {reason}")
     for found in inspect_runs(loaded, specs):
         console.print(f"[bold]{found.spec.run}[/bold]  {found.method.backbone()}, {found.params:,} parameters")
         console.print(point_table(found))

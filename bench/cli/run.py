@@ -7,7 +7,7 @@ import os
 import sys
 
 from bench.cli.common import add_config_arguments, load, output_folder
-from bench.launch.preflight import require_data
+from bench.launch.preflight import leave_out_impossible, require_data
 
 NAME = "run"
 HELP = "train, measure, compare and plot; what is already there is not done again"
@@ -44,10 +44,7 @@ def main(options: argparse.Namespace) -> int:
 
     loaded, specs = load(options)
     require_data(loaded)
-    if loaded.comparison.ablation:
-        from bench.launch.ablate import skip_impossible
-
-        specs = skip_impossible(loaded, specs)
+    specs = leave_out_impossible(loaded, specs)
     if options.eval_only:
         specs = [spec.model_copy(update={"evaluate_only": True}) if spec.weights else spec for spec in specs]
     from bench.launch.session import Session

@@ -204,7 +204,7 @@ def _refused(tree: Node, path: Path, run: Node) -> str | None:
     shared = {k: v for k, v in tree.value.items() if k not in ("ablation", "reference", "budgets")}
     alone = Node({**shared, "runs": Node([run], run.origin)}, tree.origin)
     try:
-        resolve_run(Loaded(check_comparison(alone), alone, path), 0)
+        resolve_run(Loaded(check_comparison(alone), alone, path, alone), 0)
     except ConfigError as error:
         name = run.value["name"].value
         lines = (re.sub(r"^(.*?:\d+|command line|default): ", "", line) for line in str(error).splitlines())

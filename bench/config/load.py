@@ -27,11 +27,13 @@ COMMAND_LINE = Origin("command line")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A comparison, the tree it came from (with origins) and the file."""
+    """A comparison, the tree it came from (with origins) and the file. whole: the tree with the runs that ``--only``
+    left out."""
 
     comparison: Comparison
     tree: Node
     path: Path
+    whole: Node
 
     def origin(self, *path: str | int) -> Origin:
         return self.tree.origin_of(path)
@@ -64,15 +66,17 @@ def load_config(
 
         expand_ablation(tree, comparison, path)
         comparison = check_comparison(tree)
+    whole = tree
     if only:
         names = [run.name for run in comparison.runs]
         for name in only:
             if name not in names:
                 raise ConfigError(f"--only {name}: no such run{did_you_mean(name, names)}", where=str(path))
         keep = [i for i, run in enumerate(comparison.runs) if run.name in only]
-        tree.value["runs"].value = [tree.value["runs"].value[i] for i in keep]
+        runs = tree.value["runs"]
+        tree = Node({**tree.value, "runs": Node([runs.value[i] for i in keep], runs.origin)}, tree.origin)
         comparison = comparison.model_copy(update={"runs": tuple(comparison.runs[i] for i in keep)})
-    return Loaded(comparison, tree, path)
+    return Loaded(comparison, tree, path, whole)
 
 
 def check_comparison(tree: Node) -> Comparison:

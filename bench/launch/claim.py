@@ -10,12 +10,14 @@ from pathlib import Path
 
 from bench.train.watch import Watch
 
+_PAUSE = 0.2
+
 
 @contextmanager
 def claim(folder: Path, watch: Watch) -> Iterator[None]:
     """Wait until no other process trains in ``folder``, then be the one that does. The claim goes with the process,
-    however it ends. On a file system without locks nothing is waited for: two processes then train the same, and
-    files are written atomically, so that only time is lost. Raises what ``watch`` raises."""
+    however it ends. Waiting counts neither towards ``timeout_minutes`` nor as training. Where the file system has no
+    locks nothing is waited for. Raises what ``watch`` raises."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as handle:
         while True:
@@ -24,7 +26,9 @@ def claim(folder: Path, watch: Watch) -> Iterator[None]:
                 break
             except BlockingIOError:
                 watch.check()
-                time.sleep(0.2)
+                began = time.monotonic()
+                time.sleep(_PAUSE)
+                watch.excuse(time.monotonic() - began)
             except OSError:
                 break
         yield

@@ -41,10 +41,12 @@ class Cluster:
     def __init__(self, ray: Any, quiet: bool) -> None:
         self._ray, self._quiet = ray, quiet
 
-    def run(self, folders: Sequence[RunFolder], watch: Watch, ended: Callable[[RunFolder, int | None], None]) -> None:
-        """Do the runs; ``ended`` is told of each in the order in which they end, with the exit code of its process
-        (None where there was none to ask: stopped before it began, or lost with its node). After a signal the
-        runs are asked to stop."""
+    def run(
+        self, folders: Sequence[RunFolder], watch: Watch, ended: Callable[[RunFolder, int | None, str], None]
+    ) -> None:
+        """Do the runs; ``ended`` is told of each in the order in which they end: the exit code of its process, or None
+        and why there is none (stopped before it began, lost with its node, not to be started there). After a signal
+        the runs are asked to stop."""
         work = self._ray.remote(do_run)
         tasks = {
             work.options(name=folder.spec.folder, **self._needs(folder.spec)).remote(
@@ -56,18 +58,20 @@ class Cluster:
         while tasks:
             ready, _ = self._ray.wait(list(tasks), timeout=0.2)
             for task in ready:
-                ended(tasks.pop(task), self._code(task))
+                ended(tasks.pop(task), *self._result(task))
             if watch.signum is not None and not asked:
                 asked = True
                 watch.be_patient()
                 for task in tasks:
                     self._ray.cancel(task)
 
-    def _code(self, task: Any) -> int | None:
+    def _result(self, task: Any) -> tuple[int | None, str]:
         try:
-            return int(self._ray.get(task))
-        except self._ray.exceptions.RayError:
-            return None
+            return int(self._ray.get(task)), ""
+        except self._ray.exceptions.RayTaskError as error:
+            return None, f"could not be started on its node: {one_line(error.cause or error)}"
+        except self._ray.exceptions.RayError as error:
+            return None, f"the cluster lost it ({type(error).__name__})"
 
     def _needs(self, spec: RunSpec) -> dict[str, Any]:
         """Cores and GPUs of a run. ConfigError where no node has a GPU and the file asks for one."""
@@ -75,9 +79,13 @@ class Cluster:
         gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
         if spec.device == "cuda" and not gpus:
             raise ConfigError("device: cuda, but no node of the Ray cluster has a GPU; use --device cpu")
+        wanted = 1 if gpus and spec.device != "cpu" else 0
+        fitting = [node for node in nodes if node.get("GPU", 0) >= wanted]
+        # without `threads`: one core, or a GPU's share of its node's, which feed it
+        share = [int(node.get("CPU", 1) / (node["GPU"] if wanted else node.get("CPU", 1))) for node in fitting]
         # a task that asks for more than any node has would wait forever
-        cores = min(spec.threads or 1, int(max(node.get("CPU", 1) for node in nodes)))
-        return {"num_cpus": cores, "num_gpus": 1 if gpus and spec.device != "cpu" else 0}
+        most = int(max(node.get("CPU", 1) for node in fitting))
+        return {"num_cpus": max(1, min(spec.threads or min(share), most)), "num_gpus": wanted}
 
 
 @contextmanager

@@ -54,5 +54,6 @@ def _plain(value: Any) -> Any:
 
 
 def resolved_yaml(loaded: Loaded) -> str:
-    """The file after extends, includes and the command line, as YAML that `bench run` takes again."""
-    return yaml.safe_dump(loaded.tree.plain(), sort_keys=False, allow_unicode=True)
+    """The file after extends, includes and the command line, as YAML that `bench run` takes again; ``--only`` leaves
+    no run out of it, since others may name it."""
+    return yaml.safe_dump(loaded.whole.plain(), sort_keys=False, allow_unicode=True)

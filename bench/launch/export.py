@@ -17,7 +17,7 @@ from bench.config.resolve import RunSpec, parse_options
 from bench.errors import BenchError, ConfigError, RunError, WeightsError
 from bench.files import atomic_path
 from bench.launch.folder import read_status
-from bench.launch.stages import trained_weights
+from bench.launch.stages import run_weights
 from bench.method import DataSpec, Method, Point, load_strict
 from bench.registry import did_you_mean, method_class
 from bench.train.checkpoint import read_weights
@@ -112,8 +112,7 @@ def _entries(out: Path) -> list[dict[str, Any]]:
 def _open_one(folder: Path, what: str) -> Trained | None:
     """One run and seed, or None where it is not trained. folder: of the run, which may lie in another comparison's
     results (`bench compare`)."""
-    keys = read_status(folder).get("stages") or []
-    weights = trained_weights(folder.parents[1] / "stages" / str(keys[-1])) if keys else None
+    weights = run_weights(folder)
     try:
         spec = RunSpec.model_validate_json((folder / "spec.json").read_text("utf-8"))
     except (OSError, ValueError) as error:

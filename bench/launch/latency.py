@@ -26,8 +26,9 @@ from bench.launch.folder import RunFolder, hold, host_class
 from bench.launch.inspect import last_stage
 from bench.launch.plans import TimedPlan, make_plans
 from bench.launch.run_one import make_method, pick_device
-from bench.launch.stages import load_given_weights, trained_weights
+from bench.launch.stages import load_given_weights, run_weights
 from bench.method import Executed, Method, load_strict
+from bench.report.comparing import reference_macs
 from bench.report.results import read_results
 from bench.train.checkpoint import read_weights
 
@@ -148,14 +149,9 @@ def _unusable(spec: RunSpec, out: Path) -> str | None:
     status = folder.status
     if status["status"] != "done":
         return str(status["status"])
-    if not spec.evaluate_only and _weights(folder) is None:
+    if not spec.evaluate_only and run_weights(folder.path) is None:
         return "its trained weights are gone"
     return None if read_measured(folder.path) is not None else "its records are gone"
-
-
-def _weights(folder: RunFolder) -> Path | None:
-    keys = folder.status.get("stages") or []
-    return trained_weights(folder.out / "stages" / str(keys[-1])) if keys else None
 
 
 def _load(
@@ -169,7 +165,7 @@ def _load(
     stage = last_stage(spec, method)
     recipe = spec.stages[-1].recipe
     model = method.build(stage)
-    weights = _weights(folder)
+    weights = run_weights(folder.path)
     if spec.evaluate_only or weights is None:
         load_given_weights(spec, method, model)
     else:
@@ -216,14 +212,12 @@ def _images(
 
 
 def _budgets(comparison: Comparison, out: Path) -> list[float]:
-    """The comparison's budgets in MACs: shares of what the reference costs; milliseconds are left out."""
+    """The comparison's budgets in MACs, shares as the report takes them; milliseconds are left out."""
     budgets = [parse_budget(entry) for entry in comparison.budgets]
     reference: list[float] = []
     if any(budget.unit == "relative" for budget in budgets):
-        reference = [
-            row["macs"] for run in read_results(out).runs if run.run == comparison.reference and run.done
-            for row in run.rows if row["default"] == "yes"
-        ]  # fmt: skip
+        cost = reference_macs(read_results(out))
+        reference = [] if isinstance(cost, str) else [cost]
     scale = {"macs": [1.0], "relative": reference, "ms": []}
     return [budget.value * scale[budget.unit][0] for budget in budgets if scale[budget.unit]]
 

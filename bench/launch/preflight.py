@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.config.load import Loaded
 from bench.config.resolve import RunSpec, resolve
 from bench.data.catalog import DATASETS, dataset_info, find_root, how_to_get, missing_files
@@ -21,6 +23,15 @@ def plan_runs(loaded: Loaded) -> list[RunSpec]:
     except ConfigError as error:
         raise ConfigError(str(error), where=str(loaded.origin("evaluate", "policies"))) from None
     return resolve(loaded)
+
+
+def leave_out_impossible(loaded: Loaded, specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """The specs, with ``skip`` for combinations of an ablation whose networks cannot be built; needs the data."""
+    if not loaded.comparison.ablation:
+        return list(specs)
+    from bench.launch.ablate import skip_impossible  # which builds them, and imports torch
+
+    return skip_impossible(loaded, specs)
 
 
 def require_data(loaded: Loaded) -> None:

@@ -115,7 +115,7 @@ def _run(
     clock = time.monotonic()
     model, stage, keys = _network(spec, method, bundle, folder, device, world, watch, quiet,
                                   validate if bundle.counts.get("val") else None)  # fmt: skip
-    train_s = round(time.monotonic() - clock, 1)
+    train_s = round(time.monotonic() - clock - watch.excused, 1)
     with watch_breaks(watch):
         records = {split: record(model, split) for split in ("val", "test") if bundle.counts.get(split)}
     if not world.is_main:

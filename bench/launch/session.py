@@ -121,15 +121,17 @@ class Session:
         numbers = {spec.folder: number for number, spec in enumerate(specs, 1)}
         missing = [folder for spec in specs if (folder := self._missing(spec, numbers[spec.folder], len(specs)))]
 
-        def ended(folder: RunFolder, code: int | None) -> None:
+        def ended(folder: RunFolder, code: int | None, why: str) -> None:
             if code == UNSEEN:
                 folder.set_status("failed", "its node does not see the results; put --out on a file system of all")
-            status = self._last_word(folder, code, watch)
+            status = self._last_word(folder, why or _death(code), watch)
             text = status if status == "done" else f"{status}: {folder.status.get('reason') or ''}"
             self._say(folder.spec, numbers[folder.spec.folder], len(specs), text)
 
         if missing:
             with join(address, self.quiet) as cluster, Watch().listening() as watch:
+                for folder in missing:
+                    folder.set_status("pending")
                 cluster.run(missing, watch, ended)
                 outcome.stopped_by = watch.signum
 
@@ -175,6 +177,7 @@ class Session:
 
     def _in_process(self, folder: RunFolder, watch: Watch) -> str:
         """The run in a process of its own: whatever it does to itself, this one goes on."""
+        folder.set_status("pending")  # what an earlier process said must not be taken for this one's word
         command = [sys.executable, "-m", "bench.launch.worker", str(folder.path)]
         if self.quiet:
             command.append("--quiet")
@@ -189,15 +192,15 @@ class Session:
             if child.poll() is None:  # we were asked to stop at once
                 child.kill()
                 child.wait()
-        return self._last_word(folder, child.returncode, watch)
+        return self._last_word(folder, _death(child.returncode), watch)
 
     @staticmethod
-    def _last_word(folder: RunFolder, code: int | None, watch: Watch) -> str:
+    def _last_word(folder: RunFolder, death: str, watch: Watch) -> str:
         """The status of a run whose process ended, also where it died without a word."""
         status = str(folder.status["status"])
-        if status in ("running", "pending") and not (code is None and watch.signum is not None):
+        if status == "running" or (status == "pending" and watch.signum is None):
             status = "interrupted" if watch.signum is not None else "failed"
-            folder.set_status(status, _death(code))
+            folder.set_status(status, death)
         return status
 
     @staticmethod
@@ -266,11 +269,9 @@ def _already(status: str) -> str:
 
 def _is_trained(folder: RunFolder) -> bool:
     """Whether measuring a run needs no training: it names weights, or its last stage is finished."""
-    from bench.launch.stages import trained_weights
+    from bench.launch.stages import run_weights
 
-    keys = folder.status.get("stages") or []
-    trained = bool(keys) and trained_weights(folder.out / "stages" / str(keys[-1])) is not None
-    return folder.spec.evaluate_only or trained
+    return folder.spec.evaluate_only or run_weights(folder.path) is not None
 
 
 def _forget(folder: RunFolder) -> None:
@@ -284,9 +285,7 @@ def _forget(folder: RunFolder) -> None:
 
 
 def _death(code: int | None) -> str:
-    if code is None:
-        return "the cluster lost its process"
-    if code < 0:
+    if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"

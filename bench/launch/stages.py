@@ -16,6 +16,7 @@ from bench.config.resolve import RunSpec, StageSpec, digest, recipe_identity
 from bench.errors import ConfigError, WeightsError
 from bench.files import write_json_atomic
 from bench.launch.claim import claim
+from bench.launch.folder import read_status
 from bench.method import Method, Stage, load_strict, strip_prefix
 from bench.train.checkpoint import read_weights, remove_checkpoints, save_weights
 from bench.train.loop import StageJob, train_stage
@@ -139,6 +140,12 @@ def trained_weights(folder: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return path if stage.get("status") == "done" and path.is_file() else None
+
+
+def run_weights(folder: Path) -> Path | None:
+    """The weights of a run's last stage, by the run's folder, or None where it is not trained."""
+    keys = read_status(folder).get("stages") or []
+    return trained_weights(folder.parents[1] / "stages" / str(keys[-1])) if keys else None
 
 
 def load_given_weights(spec: RunSpec, method: Method, model: nn.Module) -> None:

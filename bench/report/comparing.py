@@ -145,7 +145,7 @@ def _contender(name: str, runs: Sequence[RunResult], notes: list[str]) -> Conten
 
 def _limits(results: Results, prices: Prices) -> list[Limit]:
     """The budgets, shares turned into MACs."""
-    reference = _reference_macs(results)
+    reference = reference_macs(results)
     limits = []
     for entry in results.budgets:
         budget = parse_budget(entry)
@@ -163,7 +163,7 @@ def _limits(results: Results, prices: Prices) -> list[Limit]:
     return list({limit.name: limit for limit in limits}.values())
 
 
-def _reference_macs(results: Results) -> float | str:
+def reference_macs(results: Results) -> float | str:
     """Mean validation cost of an image at the reference run's default operating point, of the seed where that is
     largest, so that the reference itself fits a budget of 1 in every seed; or why it is unknown. Where it is the same
     for all images, no validation part is needed."""

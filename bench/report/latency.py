@@ -37,7 +37,7 @@ NAME = "latency-vs-macs"
 LOG_FROM = 6.0
 _SETUP = ("device", "host_class", "threads")
 _POINT = ("run", "policy", "point", "setting")
-_NUMBERS = ("macs", "ms_per_image", "ms_p95")
+_NUMBERS = ("macs", "ms_median", "ms_p95", "ms_per_image", "memory_mib", "energy_mj")
 _LEFT, _RIGHT, _BETWEEN, _HEIGHT = 0.6, 0.1, 0.55, 2.9
 
 
@@ -52,7 +52,8 @@ def draw_latency(results: Results, folder: Path) -> list[Path]:
 
 
 def over_seeds(results: Results) -> list[dict[str, Any]]:
-    """Rows of latency.csv of the runs as they are now, means over seeds; ``adaptive``: cost depends on the image."""
+    """Rows of latency.csv of the runs as they are now: means over seeds, the worst agreement; ``adaptive``: cost
+    depends on the image."""
     current = {(run.run, run.seed): run for run in results.runs if run.done}
     adaptive = {(run.run, row["policy"]) for run in results.runs for row in run.rows if row["adaptive"] == "yes"}
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -62,10 +63,17 @@ def over_seeds(results: Results) -> list[dict[str, Any]]:
             key = (*(row[name] for name in (*_SETUP, "batch", "run", "policy", "point")), row["setting"])
             groups.setdefault(key, []).append({**row, "label": run.label})
     return [
-        {**same[0], **{name: sum(row[name] for row in same) / len(same) for name in _NUMBERS},
+        {**same[0], **{name: _mean([row[name] for row in same]) for name in _NUMBERS},
+         "agreement": min((row["agreement"] for row in same if row["agreement"] is not None), default=None),
          "adaptive": (same[0]["run"], same[0]["policy"]) in adaptive}
         for same in groups.values()
     ]  # fmt: skip
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of what was measured."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def latency_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:

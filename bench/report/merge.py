@@ -50,6 +50,7 @@ def merge_results(
     names = _names(folders, read)
     clashes, groups, bases = _clashes(read)
     runs: dict[tuple[str, int, str], dict[str, Any]] = {}
+    places: dict[tuple[str, int, str], Path] = {}
     for folder, one, name in zip(folders, read, names):
         for run in one["runs"]:
             where = (folder / run["folder"]).resolve()
@@ -61,8 +62,8 @@ def merge_results(
             if run.get("base") in bases:
                 merged["base"] = f"{run['base']}@{name}"
             key = (merged["run"], run["seed"], run["run_id"])
-            if key not in runs or (_is_done(where) and not _is_done(out / runs[key]["folder"])):
-                runs[key] = merged
+            if key not in runs or (_is_done(where) and not _is_done(places[key])):
+                runs[key], places[key] = merged, where
     known = [run["run"] for run in runs.values()]
     source = next((k for k, one in enumerate(read) if one.get("budgets")), 0)
     chosen = list(budgets) if budgets is not None else list(read[source].get("budgets") or [])

@@ -25,7 +25,6 @@ from bench.report.style import (
 )
 
 NAME = "pareto-front"
-CAPTION = "The front: what no other point beats in accuracy and cost"
 
 
 def draw_pareto(results: Results, rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:

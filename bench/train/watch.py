@@ -34,6 +34,7 @@ class Watch:
     def __init__(self, timeout_minutes: float | None = None) -> None:
         self.signum: int | None = None
         self.timeout_minutes = timeout_minutes
+        self.excused = 0.0
         self._asked_at = 0.0
         self._deadline = None if timeout_minutes is None else time.monotonic() + 60 * timeout_minutes
 
@@ -46,6 +47,12 @@ class Watch:
             raise Interrupted(self.signum)
         if self.stops:
             raise TimeIsUp(f"took longer than timeout_minutes: {self.timeout_minutes:g}")
+
+    def excuse(self, seconds: float) -> None:
+        """Time spent waiting for somebody else: it counts neither towards the limit nor as training."""
+        self.excused += seconds
+        if self._deadline is not None:
+            self._deadline += seconds
 
     @staticmethod
     def be_patient() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from baselines.norms.config import NormConfig, NormOption
 from bench.config.schema import MethodConfig, Probability
@@ -127,6 +127,11 @@ class SkipNetConfig(MethodConfig):
                 raise ValueError(f"{name} needs a target_rate")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # runs and stages from before there was a choice keep their identity
+        return {name: value for name, value in handler(self).items() if (name, value) != ("target_rate_of", "network")}
+
     @classmethod
     def small(cls) -> SkipNetConfig:
         return cls(depth=8, thresholds=(0.4,))
@@ -134,8 +139,6 @@ class SkipNetConfig(MethodConfig):
     def stages(self) -> list[Stage]:
         """Ungated: [base]. Gated: [sp], then hrl unless it is switched off."""
         options = self.model_dump(mode="json", exclude=set(NOT_TRAINED))
-        if self.target_rate_of == "network":  # stages that were trained before there was a choice stay valid
-            del options["target_rate_of"]
         supervised = {key: value for key, value in options.items() if key not in HRL_OPTIONS}
         if self.gate == "none":
             keys = ("depth", "arch", "width", "norm", "gate")

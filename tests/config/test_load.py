@@ -12,6 +12,7 @@ from bench.config.load import load_config
 from bench.config.resolve import parse_options, resolve, resolve_run
 from bench.config.source import parse_yaml
 from bench.errors import ConfigError
+from bench.launch.describe import resolved_yaml
 from bench.registry import method_config
 
 BASE = """\
@@ -72,6 +73,13 @@ def test_extends_and_include(base: Path, tmp_path: Path) -> None:
     assert loaded.comparison.runs[0].options == {"depth": 26}
     assert loaded.comparison.runs[0].recipe == {"lr_scheduler": "cosine"}
     assert loaded.comparison.recipe.epochs == 4
+
+
+def test_the_resolved_file_of_a_selection_is_the_whole_comparison(base: Path, tmp_path: Path) -> None:
+    """Another run may be its reference, or what it is a variant of."""
+    again = tmp_path / "again.yaml"
+    again.write_text(resolved_yaml(load_config(base, only=["b.2"])))
+    assert load_config(again).comparison.runs == load_config(base).comparison.runs
 
 
 def test_only_keeps_runs_in_file_order(base: Path) -> None:

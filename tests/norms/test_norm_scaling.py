@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from baselines.norms.scaling import scale_for_batch
+from bench.config.batch_scaling import scale_for_batch
 from bench.config.load import load_config
 from bench.config.resolve import resolve
 

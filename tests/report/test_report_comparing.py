@@ -12,6 +12,7 @@ from synthetic_results import FAMILIES, QUICK, write_results
 
 from bench.evaluate.latency import COLUMNS, write_latency
 from bench.report.comparing import TABLES, Compared, compare, write_compared
+from bench.report.latency import over_seeds
 from bench.report.results import read_results
 
 BUDGETS = (0.5, 1.0, "25M", "60M")
@@ -158,6 +159,22 @@ def test_milliseconds_come_from_the_table_of_times(tmp_path: Path) -> None:
     assert "Budgets in milliseconds are those of cpu on c, threads: 1." in found.notes
     other = next(row for row in found.budgets if row["contender"] == "resnet8")
     assert other["reason"] == "no operating point was timed at batch 1"
+
+
+def test_times_are_means_over_seeds_and_the_worst_agreement(tmp_path: Path) -> None:
+    out = write_results(tmp_path, QUICK, n=100, val=50, seeds=(0, 1))
+    runs = [run for run in read_results(out).runs if run.run == "resnet8"]
+    base: dict[str, Any] = {**dict.fromkeys(COLUMNS), "run": "resnet8", "batch": 1, "device": "cpu", "host_class": "c",
+                            "threads": 1, "policy": "fixed", "point": "full", "macs": 1e6}  # fmt: skip
+    rows = [
+        {**base, "seed": run.seed, "run_id": run.run_id, "ms_per_image": ms, "ms_median": ms, "ms_p95": 2 * ms,
+         "memory_mib": mib, "agreement": agreement}
+        for run, ms, mib, agreement in zip(runs, (1.0, 3.0), (4.0, None), (1.0, 0.9))
+    ]  # fmt: skip
+    write_latency(out, rows, [run.run_id for run in runs])
+    (row,) = over_seeds(read_results(out))
+    assert (row["ms_per_image"], row["ms_median"], row["ms_p95"]) == (2.0, 2.0, 4.0)
+    assert (row["memory_mib"], row["energy_mj"], row["agreement"]) == (4.0, None, 0.9)
 
 
 def test_runs_that_were_renamed_since_keep_their_new_name(tmp_path: Path) -> None:

@@ -63,6 +63,20 @@ def test_different_runs_of_one_name_keep_apart_and_the_same_run_stands_once(
         assert list(dict.fromkeys(row["run"] for row in csv.DictReader(file))) == names
 
 
+def test_a_shared_run_is_that_of_the_first_folder_where_it_is_done(two: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also the first time, when the folder of the merged results is not there yet."""
+    a, _ = two
+    same = write_results(tmp_path / "c", QUICK, name="third", n=100, val=50, seeds=(0, 1))
+    for out in (tmp_path / "new", tmp_path / "new"):
+        folders = [run.folder for run in read_results(merge_results([a, same], out)).runs]
+        assert all(folder.resolve().is_relative_to(a.resolve()) for folder in folders)
+    first = json.loads((a / "comparison.json").read_text())["runs"][0]["folder"]
+    (a / first / "status.json").write_text(json.dumps({"status": "failed", "reason": "so it was"}))
+    runs = read_results(merge_results([a, same], tmp_path / "new")).runs
+    assert [run.folder.resolve().is_relative_to(a.resolve()) for run in runs] == [False, *[True] * 5]
+    assert all(run.done for run in runs)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -82,6 +82,13 @@ def test_supervised_stage_is_shared_by_everything_that_only_changes_the_second()
     assert SkipNetConfig(depth=38, thresholds=(0.3,)).stages()[1].options == hrl
 
 
+def test_a_choice_that_came_later_leaves_older_runs_their_identity() -> None:
+    assert "target_rate_of" not in SkipNetConfig(depth=38, target_rate=0.7).model_dump(mode="json")
+    each = SkipNetConfig(depth=38, target_rate=0.7, target_rate_of="gate")
+    assert each.model_dump(mode="json")["target_rate_of"] == "gate"
+    assert SkipNetConfig.model_validate(each.model_dump(mode="json")) == each
+
+
 def test_second_stages_are_the_published_ones() -> None:
     cifar = Recipe.model_validate(SkipNetConfig(depth=38).stages()[1].recipe)
     assert (cifar.lr, cifar.lr_scheduler, cifar.iterations, cifar.epochs) == (1e-4, "constant", 10_000, None)
