@@ -67,6 +67,20 @@ def write_json_atomic(path: str | Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; a line that a killed process left half-written is passed over, and a file
+    that is not there has none."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [value for value in found if isinstance(value, dict)]
+
+
 def remove_leftovers(folder: str | Path) -> list[Path]:
     """Remove what killed processes left below a folder, and return it. Only for the holder of its lock."""
     leftovers = [found for found in sorted(Path(folder).rglob(f"{PREFIX}*")) if found.is_file()]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench.cost.memory import estimate_memory
 from bench.evaluate.speed import training_speed
+from bench.files import read_json_lines
 from bench.launch.folder import one_line
 from bench.method import Method, Stage
 
@@ -29,18 +27,4 @@ def training_facts(method: Method, stage: Stage, metrics: Path) -> dict[str, flo
         facts["train_memory_mib"] = round(estimate_memory(method, stage, recipe)["activations"] / 2**20, 3)
     except Exception as error:  # whatever it is, the run is trained and measured
         print(f"the memory of a training step is not known: {one_line(error)}", file=sys.stderr)
-    return facts | training_speed(_lines(metrics), stage.name, recipe.batch_size)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
+    return facts | training_speed(read_json_lines(metrics), stage.name, recipe.batch_size)

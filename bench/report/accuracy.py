@@ -23,6 +23,7 @@ from bench.report.style import (
     looks,
     new_figure,
     save_figure,
+    spans,
     styled,
     wrap_text,
 )
@@ -35,9 +36,6 @@ NAME = "accuracy-vs-macs"
 #: Policies drawn as points, and those drawn as a curve; of these the first that a run has.
 POINTS = ("fixed", "anytime")
 CURVES = ("budgeted", "cascade", "confidence", "margin", "entropy", "patience")
-
-#: The cost axis is logarithmic where the dearest point costs so many times the cheapest.
-LOG_FROM = 8.0
 
 _WORDS = {
     "budgeted": "exits, budgeted batch",
@@ -104,7 +102,7 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
 
 def _is_log(lines: Sequence[dict[str, Any]]) -> bool:
     macs = [line["macs_mean"] for line in lines if line["policy"] in (*POINTS, *CURVES)]
-    return min(macs) > 0 and max(macs) / min(macs) > LOG_FROM
+    return spans(macs)
 
 
 def _draw_runs(

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bench.report.accuracy import CURVES, LOG_FROM, POINTS, families
+from bench.report.accuracy import CURVES, POINTS, families
 from bench.report.results import Results
-from bench.report.style import format_macs, looks
+from bench.report.style import format_macs, looks, spans
 from bench.report.tables import half_width
 
 _DASHES = {"anytime": "5 4", "cascade": "9 3 2 3", "confidence": "2 3"}
@@ -31,7 +31,7 @@ def chart_json(results: Results, lines: Sequence[dict[str, Any]], budgets: Seque
     series += _family_lines(results, series)
     xs = [point["x"] for one in series for point in one["points"]]
     data = {
-        "log": bool(xs) and min(xs) > 0 and max(xs) / min(xs) > LOG_FROM,
+        "log": spans(xs),
         "series": series,
         "budgets": _budgets(budgets),
     }

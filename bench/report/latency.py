@@ -21,6 +21,7 @@ from bench.report.style import (
     looks,
     new_figure,
     save_figure,
+    spans,
     styled,
     wrap_text,
 )
@@ -91,7 +92,7 @@ def latency_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:
     total = above + below + each * len(setups)
     figure.set_size_inches(TWO_COLUMNS, total)
     width = (room - _BETWEEN * (len(batches) - 1)) / len(batches)
-    log = _is_log(rows)
+    log = spans([row["macs"] for row in rows], LOG_FROM)
     for line, setup in enumerate(setups):
         for place, batch in enumerate(batches):
             mine = [row for row in rows if _setup(row) == setup and row["batch"] == batch]
@@ -115,11 +116,6 @@ def latency_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:
 
 def _setup(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _SETUP)
-
-
-def _is_log(rows: Sequence[dict[str, Any]]) -> bool:
-    macs = [row["macs"] for row in rows]
-    return min(macs) > 0 and max(macs) / min(macs) > LOG_FROM
 
 
 def _reference(results: Results, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bench.report.accuracy import LOG_FROM
 from bench.report.labels import Label, densify, place_labels
 from bench.report.results import Results
 from bench.report.style import (
@@ -20,6 +19,7 @@ from bench.report.style import (
     looks,
     new_figure,
     save_figure,
+    spans,
     styled,
     wrap_text,
 )
@@ -47,7 +47,7 @@ def pareto_figure(results: Results, rows: Sequence[dict[str, Any]]):  # type: ig
     axes = figure.add_axes((0.08, below / total, 0.9, 3.6 / total))
     own = looks(results)
     macs = [row["macs"] for row in rows]
-    accuracy_axes(axes, log=min(macs) > 0 and max(macs) / min(macs) > LOG_FROM)
+    accuracy_axes(axes, log=spans(macs))
     front = sorted((row for row in rows if row["on_front"] == "yes"), key=lambda row: row["macs"])
     x = np.array([row["macs"] for row in front] + [max(macs) * 1.06])
     y = np.array([row["top1"] for row in front] + [front[-1]["top1"]])

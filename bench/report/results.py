@@ -12,6 +12,7 @@ from bench.errors import RunError
 from bench.evaluate.columns import read_rows
 from bench.evaluate.measured import Measured, read_measured
 from bench.evaluate.rows import failed_row
+from bench.files import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -161,17 +162,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_curves(folder: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl; one that a killed process left half-written is passed over."""
-    try:
-        text = (folder / "metrics.jsonl").read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return []
-    lines = []
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("epoch"), (int, float)):
-            lines.append(value)
-    return lines
+    """Lines of metrics.jsonl."""
+    return [line for line in read_json_lines(folder / "metrics.jsonl") if isinstance(line.get("epoch"), (int, float))]

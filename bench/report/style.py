@@ -6,7 +6,7 @@ Figures are made without pyplot, so that a user's backend and settings are neith
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +114,11 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def spans(values: Sequence[float], factor: float = 8.0) -> bool:
+    """Whether the largest is more than ``factor`` times the smallest: then an axis is logarithmic."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) > factor
 
 
 def accuracy_axes(axes: Axes, *, log: bool) -> None:
