@@ -8,10 +8,10 @@ import torch
 
 from bench.config.load import Loaded
 from bench.config.resolve import RunSpec
-from bench.data import DataBundle, open_data
+from bench.data import DataBundle
 from bench.errors import BenchError
 from bench.launch.folder import one_line
-from bench.launch.run_one import make_method
+from bench.launch.inspect import open_if_there, planned_method
 
 __all__ = ["skip_impossible"]
 
@@ -21,14 +21,14 @@ def skip_impossible(loaded: Loaded, specs: Sequence[RunSpec]) -> list[RunSpec]:
     divide, say). The runs that are varied are left as they are: there it is a mistake of the file."""
     varied = {run.name for run in loaded.comparison.runs if run.base is not None and run.base != run.name}
     tried: dict[str, str | None] = {}
-    bundles: dict[str, DataBundle] = {}  # normalisation may differ between runs
+    bundles: dict[str, DataBundle | None] = {}  # normalisation may differ between runs
     checked = []
     for spec in specs:
         if spec.run in varied and spec.skip is None:
             if spec.run not in tried:
                 key = spec.data.model_dump_json()
                 if key not in bundles:
-                    bundles[key] = open_data(spec.data, protocol=spec.protocol)
+                    bundles[key] = open_if_there(spec.data, spec.protocol)
                 tried[spec.run] = _refusal(spec, bundles[key])
             reason = tried[spec.run]
             spec = spec.model_copy(update={"skip": f"impossible: {reason}"}) if reason is not None else spec
@@ -36,11 +36,11 @@ def skip_impossible(loaded: Loaded, specs: Sequence[RunSpec]) -> list[RunSpec]:
     return checked
 
 
-def _refusal(spec: RunSpec, bundle: DataBundle) -> str | None:
+def _refusal(spec: RunSpec, bundle: DataBundle | None) -> str | None:
     """Why one of its stages has no network, in one line; None where all have."""
     with torch.random.fork_rng(devices=[]):
         try:
-            method = make_method(spec, bundle)
+            method = planned_method(spec, bundle)
             for stage, planned in zip(method.stages(), spec.stages):
                 method.build(stage.resolve(planned.recipe))
         except (BenchError, ValueError, RuntimeError, TypeError) as error:

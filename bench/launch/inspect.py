@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.config.load import Loaded
 from bench.config.resolve import RunSpec, parse_options
+from bench.config.schema import Data
 from bench.cost.memory import estimate_memory
 from bench.cost.table import CostTable
 from bench.cost.units import count_units
@@ -45,15 +46,14 @@ class Inspected:
 
 def inspect_runs(loaded: Loaded, specs: Sequence[RunSpec]) -> Iterator[Inspected]:
     """One network per run (its first seed), built from its options. Raises ConfigError naming the run."""
-    bundle = _bundle(loaded)
+    bundle = open_if_there(loaded.comparison.data, loaded.comparison.protocol)
     seen: set[str] = set()
     for spec in specs:
         if spec.run in seen or spec.skip is not None:
             continue
         seen.add(spec.run)
         try:
-            method = method_class(spec.method)
-            made = method(parse_options(method.Config, spec.options), _data_spec(spec, bundle))
+            made = planned_method(spec, bundle)
             stage = last_stage(spec, made)
             seed_everything(0)
             model = made.build(stage)
@@ -71,12 +71,15 @@ def last_stage(spec: RunSpec, method: Method) -> Stage:
     return next(s for s in method.stages() if s.name == last.name).resolve(last.recipe)
 
 
-def _bundle(loaded: Loaded) -> DataBundle | None:
+def open_if_there(data: Data, protocol: str) -> DataBundle | None:
     """The opened data, or None where it is not there and the catalogue's facts have to do."""
-    data = loaded.comparison.data
-    if missing_files(data.name, find_root(data, None)):
-        return None
-    return open_data(data, protocol=loaded.comparison.protocol)
+    return None if missing_files(data.name, find_root(data, None)) else open_data(data, protocol=protocol)
+
+
+def planned_method(spec: RunSpec, bundle: DataBundle | None) -> Method:
+    """The method of a run, its head sized by the data, or by what the catalogue says of it."""
+    cls = method_class(spec.method)
+    return cls(parse_options(cls.Config, spec.options), _data_spec(spec, bundle))
 
 
 def _data_spec(spec: RunSpec, bundle: DataBundle | None) -> DataSpec:

@@ -26,7 +26,7 @@ def plan_runs(loaded: Loaded) -> list[RunSpec]:
 
 
 def leave_out_impossible(loaded: Loaded, specs: Sequence[RunSpec]) -> list[RunSpec]:
-    """The specs, with ``skip`` for combinations of an ablation whose networks cannot be built; needs the data."""
+    """The specs, with ``skip`` for combinations of an ablation whose networks cannot be built."""
     if not loaded.comparison.ablation:
         return list(specs)
     from bench.launch.ablate import skip_impossible  # which builds them, and imports torch

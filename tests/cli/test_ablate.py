@@ -103,3 +103,12 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     error = capsys.readouterr().err
     assert "wrong.yaml:10: " in error
     assert "did you mean 'width'" in error
+
+
+def test_costs_pass_over_what_cannot_be_built(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also without the data: the catalogue knows how many classes there are."""
+    config.write_text(config.read_text().replace("{name: synthetic,", "{name: cifar10, root: nowhere,"))
+    assert main(["cost", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "resnet8-width=6-norm=group  skipped: impossible" in out
+    assert "resnet8-width=6  resnet8" in out
