@@ -48,8 +48,9 @@ class Cluster:
         and why there is none (stopped before it began, lost with its node, not to be started there). After a signal
         the runs are asked to stop."""
         work = self._ray.remote(do_run)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         tasks = {
-            work.options(name=folder.spec.folder, **self._needs(folder.spec)).remote(
+            work.options(name=folder.spec.folder, **_needs(folder.spec, nodes)).remote(
                 str(folder.path.resolve()), os.getcwd(), self._quiet
             ): folder
             for folder in folders
@@ -73,20 +74,6 @@ class Cluster:
         except self._ray.exceptions.RayError as error:
             return None, f"the cluster lost it ({type(error).__name__})"
 
-    def _needs(self, spec: RunSpec) -> dict[str, Any]:
-        """Cores and GPUs of a run. ConfigError where no node has a GPU and the file asks for one."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
-        if spec.device == "cuda" and not gpus:
-            raise ConfigError("device: cuda, but no node of the Ray cluster has a GPU; use --device cpu")
-        wanted = 1 if gpus and spec.device != "cpu" else 0
-        fitting = [node for node in nodes if node.get("GPU", 0) >= wanted]
-        # without `threads`: one core, or a GPU's share of its node's, which feed it
-        share = [int(node.get("CPU", 1) / (node["GPU"] if wanted else node.get("CPU", 1))) for node in fitting]
-        # a task that asks for more than any node has would wait forever
-        most = int(max(node.get("CPU", 1) for node in fitting))
-        return {"num_cpus": max(1, min(spec.threads or min(share), most)), "num_gpus": wanted}
-
 
 @contextmanager
 def join(address: str, quiet: bool) -> Iterator[Cluster]:
@@ -108,6 +95,20 @@ def join(address: str, quiet: bool) -> Iterator[Cluster]:
         yield Cluster(ray, quiet)
     finally:
         ray.shutdown()
+
+
+def _needs(spec: RunSpec, nodes: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Cores and GPUs of a run. ConfigError where no node has a GPU and the file asks for one."""
+    gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
+    if spec.device == "cuda" and not gpus:
+        raise ConfigError("device: cuda, but no node of the Ray cluster has a GPU; use --device cpu")
+    wanted = 1 if gpus and spec.device != "cpu" else 0
+    fitting = [node for node in nodes if node.get("GPU", 0) >= wanted]
+    # without `threads`: one core, or a GPU's share of its node's, which feed it
+    share = [int(node.get("CPU", 1) / (node["GPU"] if wanted else node.get("CPU", 1))) for node in fitting]
+    # a task that asks for more than any node has would wait forever
+    most = int(max(node.get("CPU", 1) for node in fitting))
+    return {"num_cpus": max(1, min(spec.threads or min(share), most)), "num_gpus": wanted}
 
 
 def _knock(address: str) -> None:

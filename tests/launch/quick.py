@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -51,6 +52,12 @@ def bench(*arguments: object, timeout: float = 240, **environment: str) -> subpr
         [sys.executable, "-m", "bench", *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
         env={**os.environ, **environment}, check=False,
     )  # fmt: skip
+
+
+def statuses(out: Path) -> dict[str, dict[str, Any]]:
+    """What became of every run of a comparison, by its name."""
+    found = [json.loads(path.read_text()) for path in out.glob("runs/*/status.json")]
+    return {status["run"]: status for status in found}
 
 
 def fingerprints(out: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,14 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from quick import bench, fingerprints, write_quick
+from quick import bench, fingerprints, statuses, write_quick
 
 SMALL = {"name": "fine", "method": "resnet", "options": {"depth": 8}}
-
-
-def _statuses(out: Path) -> dict[str, dict]:
-    found = [json.loads(path.read_text()) for path in out.glob("runs/*/status.json")]
-    return {status["run"]: status for status in found}
 
 
 def _one_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -41,7 +35,7 @@ def test_a_failed_run_does_not_touch_the_others(tmp_path: Path) -> None:
     done = bench("run+report", config, "--out", out)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    found = _statuses(out)
+    found = statuses(out)
     assert {name: status["status"] for name, status in found.items()} == {
         "diverges": "diverged", "broken": "failed", "left-out": "skipped", "fine": "done",
     }  # fmt: skip
@@ -70,7 +64,7 @@ def test_a_run_out_of_time_is_stopped_and_can_go_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = bench("run", config, "--out", out, "--set", "timeout_minutes=0.15")
     assert done.returncode == 1
-    found = _statuses(out)
+    found = statuses(out)
     assert found["slow"]["status"] == "timeout"
     assert "timeout_minutes: 0.15" in found["slow"]["reason"]
     assert found["broken"]["status"] in ("failed", "timeout")  # it was begun, whatever became of it
@@ -82,7 +76,7 @@ def test_a_run_out_of_time_is_stopped_and_can_go_on(tmp_path: Path) -> None:
     assert "--retry timeout" in again.stderr
     asked = bench("run", config, "--out", out, "--retry", "timeout", "--only", "slow", "--set", "timeout_minutes=0.1")
     assert asked.returncode == 1
-    assert "timeout_minutes: 0.1" in _statuses(out)["slow"]["reason"]
+    assert "timeout_minutes: 0.1" in statuses(out)["slow"]["reason"]
     assert "epoch 1/5000" not in asked.stderr
 
 
@@ -90,7 +84,7 @@ def test_the_last_good_checkpoint_of_a_diverged_run_is_kept(tmp_path: Path) -> N
     recipe = {"lr": 1e-3, "epochs": 4, "checkpoint_every": 2, "lr_scheduler": "exponential", "lr_gamma": 1e12}
     config = write_quick(tmp_path, [{**SMALL, "recipe": recipe}])
     assert bench("run", config, "--out", tmp_path / "out").returncode == 1
-    assert _statuses(tmp_path / "out")["fine"]["status"] == "diverged"
+    assert statuses(tmp_path / "out")["fine"]["status"] == "diverged"
     from bench.train.checkpoint import load_checkpoint
 
     (stage,) = (tmp_path / "out" / "stages").iterdir()
@@ -128,7 +122,7 @@ def test_signals_stop_cleanly_and_the_run_goes_on_later(tmp_path: Path, how: str
     assert time.monotonic() - began < 20  # a second or two where the machine is not busy
     assert process.returncode == 128 + signum, error
     assert "Traceback" not in error
-    assert _statuses(out)["fine"]["status"] == "interrupted"
+    assert statuses(out)["fine"]["status"] == "interrupted"
     again = bench("run", config, "--out", out)
     assert again.returncode == 0, again.stderr
     peace = bench("run", config, "--out", tmp_path / "peace")
@@ -172,7 +166,7 @@ def test_a_worker_that_is_killed_is_a_failed_run(tmp_path: Path) -> None:
     config = write_quick(tmp_path, [SMALL])
     done = bench("run", config, "--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    status = _statuses(tmp_path / "out")["fine"]
+    status = statuses(tmp_path / "out")["fine"]
     assert status["status"] == "failed"
     assert "SIGKILL" in status["reason"]
 
@@ -208,7 +202,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_stays(tmp_path: Path) -> N
                           capture_output=True, text=True, timeout=240, check=False)  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr, done.stderr
-    status = _statuses(out)["fine"]
+    status = statuses(out)["fine"]
     assert status["status"] == "failed"
     assert "cannot write" in status["reason"]
     assert not list(out.rglob(".tmp-*"))
@@ -238,7 +232,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
               "--set", "recipe.val_resize_size=36", "--set", "recipe.val_crop_size=32"]  # fmt: skip
     done = bench("run", config, "--out", tmp_path / "out", *recipe)
     assert done.returncode == 1, done.stderr
-    status = _statuses(tmp_path / "out")["fine"]
+    status = statuses(tmp_path / "out")["fine"]
     assert status["status"] == "failed"
     assert str(bad) in status["reason"]
     assert len(status["reason"].splitlines()) == 1
@@ -262,7 +256,7 @@ def test_a_method_that_is_not_built_right_is_a_failed_run(tmp_path: Path) -> Non
     )
     done = bench("run", config, "--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    assert "ZeroDivisionError" in _statuses(tmp_path / "out")["fine"]["reason"]
+    assert "ZeroDivisionError" in statuses(tmp_path / "out")["fine"]["reason"]
     (trace,) = (tmp_path / "out").glob("runs/*/traceback.txt")
     assert "ZeroDivisionError" in trace.read_text()
 

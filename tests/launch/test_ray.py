@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,17 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from quick import bench, fingerprints, quick_run, write_quick
+from quick import bench, fingerprints, quick_run, statuses, write_quick
 
 from bench.train.checkpoint import read_weights
 
 pytest.importorskip("ray")
 SMALL = {"method": "resnet", "options": {"depth": 8}}
-
-
-def _statuses(out: Path) -> dict[str, dict]:
-    found = [json.loads(path.read_text()) for path in out.glob("runs/*/status.json")]
-    return {status["run"]: status for status in found}
 
 
 def _without_weights(out: Path) -> dict[str, str]:
@@ -46,8 +40,8 @@ def test_side_by_side_is_as_one_after_another(tmp_path: Path) -> None:
     assert bench("run", config, "--out", plain).returncode == 1
     wanted = {"skipnet": "done", "supervised": "done", "broken": "failed", "plain": "done"}
     for out in (spread, plain):
-        assert {name: status["status"] for name, status in _statuses(out).items()} == wanted
-    assert "weights.pt" in _statuses(spread)["broken"]["reason"]
+        assert {name: status["status"] for name, status in statuses(out).items()} == wanted
+    assert "weights.pt" in statuses(spread)["broken"]["reason"]
     assert _without_weights(spread) == _without_weights(plain)
     ours, theirs = _weights(spread), _weights(plain)
     assert len(ours) == 3  # the shared stage once
@@ -80,12 +74,12 @@ def test_an_interrupt_reaches_the_runs_and_they_go_on_later(tmp_path: Path) -> N
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGINT, error
     assert "Traceback" not in error
-    assert {status["status"] for status in _statuses(out).values()} <= {"interrupted", "pending"}
-    assert "interrupted" in {status["status"] for status in _statuses(out).values()}
+    assert {status["status"] for status in statuses(out).values()} <= {"interrupted", "pending"}
+    assert "interrupted" in {status["status"] for status in statuses(out).values()}
     # what no cluster did, this machine does: the folder is the same
     short = bench("run", config, "--out", out, "--only", "a")
     assert short.returncode == 0, short.stderr
-    assert "epoch 1/30" not in short.stderr or _statuses(out)["b"]["status"] == "interrupted"
+    assert "epoch 1/30" not in short.stderr or statuses(out)["b"]["status"] == "interrupted"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
