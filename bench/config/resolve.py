@@ -87,7 +87,7 @@ class RunSpec(Strict):
             "weights": self.weights_sha256 or self.weights,
             "arch": self.arch,
             "evaluate_only": self.evaluate_only,
-            "evaluate": self.evaluate.model_dump(mode="json", exclude={"batch_size", "validate_every"}),
+            "evaluate": self.evaluate.model_dump(mode="json", exclude={"batch_size", "validate_every", "keep_logits"}),
             "deterministic": self.deterministic,
         }  # fmt: skip
 

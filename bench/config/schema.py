@@ -225,6 +225,8 @@ class Evaluate(Strict):
     validate_every: int | None = Field(None, ge=1, description="Epochs between looks at the validation part while "
                                        "training, for the curves; nothing is chosen by them.")
     confidence_level: Fraction = Field(0.95, description="Level of every interval.")
+    keep_logits: bool = Field(True, description="Keep the logits of every image beside the decision record (float16; "
+                              "of more than 100 classes the 20 largest), for policies that are fitted on them.")
 
     @field_validator("policies", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import RunError
+from bench.evaluate.logits import ALL, TOP, Logits
 from bench.evaluate.record import DecisionRecord, Outcomes, Signals, smallest_counts
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def record_split(
     device: torch.device | str,
     amp: str = "off",
     channels_last: bool = False,
+    keep_logits: bool = False,
 ) -> DecisionRecord:
     """Run ``method.record`` over a split, in evaluation mode and without gradients; softmax in float32.
 
     loader yields images [B, 3, H, W], labels [B] and the images' numbers in the data set [B], in any order,
-    each image once. amp: "off", "bf16" or "fp16". The mode of every module is put back afterwards.
+    each image once. amp: "off", "bf16" or "fp16".
+    keep_logits: whether the record has ``logits``. The mode of every module is put back afterwards.
     Raises RunError where logits are not finite, counts or shapes do not fit what the method announced, a
     label has no logit, or an image comes twice.
     """
@@ -42,6 +45,7 @@ def record_split(
     points = tuple(point.name for point in method.points(model))
     units = tuple(unit.name for unit in method.units(model))
     parts: list[dict[str, Any]] = []
+    logits: list[Logits] = []
     with _evaluation_mode(model), torch.no_grad():
         for images, labels, indices in loader:
             images = images.to(device, non_blocking=True)
@@ -51,9 +55,27 @@ def record_split(
             with _autocast(device, amp):
                 decisions = method.record(model, images)
             parts.append(_batch(decisions, labels, indices, points, units))
+            if keep_logits:
+                logits.append(_kept(decisions.logits.float(), indices))
     if not parts:
         raise RunError("the split to evaluate has no image")
-    return _assemble(parts, points, units)
+    return _assemble(parts, points, units, Logits.join(logits) if keep_logits else None)
+
+
+def _kept(logits: Tensor, indices: Tensor) -> Logits:
+    """What is stored of a batch's logits [P, B, C]. float16 ends at 65,504, far above what a network answers."""
+    number, classes = indices.long().cpu().numpy(), logits.shape[-1]
+    if classes <= ALL:
+        return Logits(number, _half(logits), classes)
+    top = logits.topk(TOP, dim=-1)
+    small = np.uint16 if classes <= np.iinfo(np.uint16).max + 1 else np.uint32
+    return Logits(number, _half(top.values), classes, top.indices.cpu().numpy().astype(small),
+                  logits.logsumexp(-1).cpu().numpy())  # fmt: skip
+
+
+def _half(values: Tensor) -> np.ndarray:
+    most = torch.finfo(torch.float16).max
+    return values.clamp(-most, most).half().cpu().numpy()
 
 
 def _batch(
@@ -118,7 +140,9 @@ def _check_counts(counts: Tensor, p: int, b: int, u: int) -> np.ndarray:
     return smallest_counts(counts.to(torch.int64).cpu().numpy())
 
 
-def _assemble(parts: list[dict[str, Any]], points: tuple[str, ...], units: tuple[str, ...]) -> DecisionRecord:
+def _assemble(
+    parts: list[dict[str, Any]], points: tuple[str, ...], units: tuple[str, ...], logits: Logits | None
+) -> DecisionRecord:
     """Batches in data-set order; RunError for an image that came twice, or counts that change their kind."""
     indices = np.concatenate([part["indices"] for part in parts])
     order = np.argsort(indices, kind="stable")
@@ -148,6 +172,7 @@ def _assemble(parts: list[dict[str, Any]], points: tuple[str, ...], units: tuple
             **{k: joined[k] for k in ("indices", "prediction", "confidence", "margin", "entropy", "counts")},
         ),
         Outcomes(**{k: joined[k] for k in ("indices", "label", "hit", "hit5", "logp")}),
+        logits,
     )
 
 

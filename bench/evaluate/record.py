@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import RunError
+from bench.evaluate.logits import Logits
 from bench.evaluate.npz import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -138,16 +139,20 @@ _OUTCOMES = ("indices", "label", "hit", "hit5", "logp")
 
 @dataclass(frozen=True)
 class DecisionRecord:
-    """One split's signals and outcomes; the same images in the same order."""
+    """One split's signals and outcomes; the same images in the same order. logits: None if they were not kept, or if
+    the record was read from files (``Logits.load`` reads them on demand)."""
 
     signals: Signals
     outcomes: Outcomes
+    logits: Logits | None = None
 
     def __post_init__(self) -> None:
         if not np.array_equal(self.signals.indices, self.outcomes.indices):
             raise RunError("signals and outcomes are not of the same images; evaluate again")
         if self.outcomes.hit.shape[0] != len(self.signals.points):
             raise RunError("signals and outcomes are not of the same operating points; evaluate again")
+        if self.logits is not None and not np.array_equal(self.signals.indices, self.logits.indices):
+            raise RunError("signals and logits are not of the same images; evaluate again")
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -163,9 +168,15 @@ class DecisionRecord:
         return self.signals.n
 
     def save(self, folder: str | Path, split: str) -> None:
-        """Write ``<split>-signals.npz`` and ``<split>-outcomes.npz``; equal content gives equal bytes."""
+        """Write ``<split>-signals.npz``, ``<split>-outcomes.npz`` and, if logits are kept, ``<split>-logits.npz``;
+        equal content gives equal bytes."""
         self.signals.save(Path(folder) / f"{split}-signals.npz")
         self.outcomes.save(Path(folder) / f"{split}-outcomes.npz")
+        logits = Path(folder) / f"{split}-logits.npz"
+        if self.logits is not None:
+            self.logits.save(logits)
+        else:
+            logits.unlink(missing_ok=True)  # of an earlier measurement
 
     @classmethod
     def load(cls, folder: str | Path, split: str) -> DecisionRecord:
@@ -204,7 +215,13 @@ def merge(records: Sequence[DecisionRecord]) -> DecisionRecord:
             **{name: join([getattr(s, name) for s in signals]) for name in _SIGNALS if name != "counts"},
         ),
         Outcomes(**{name: join([getattr(o, name) for o in outcomes]) for name in _OUTCOMES}),
+        _join_logits([r.logits for r in records]),
     )
+
+
+def _join_logits(parts: Sequence[Logits | None]) -> Logits | None:
+    kept = [part for part in parts if part is not None]
+    return Logits.join(kept) if len(kept) == len(parts) else None
 
 
 def smallest_counts(counts: np.ndarray) -> np.ndarray:

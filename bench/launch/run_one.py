@@ -102,11 +102,12 @@ def _run(
         bundle.save_split(folder.out / "splits")
     recipe = spec.stages[-1].recipe
 
-    def record(model: nn.Module, split: str) -> DecisionRecord:
+    def record(model: nn.Module, split: str, keep_logits: bool = False) -> DecisionRecord:
         loader = bundle.eval_loader(
             split, recipe, batch_size=spec.evaluate.batch_size, device=device, rank=world.rank, world=world.size
         )  # fmt: skip
-        own = record_split(method, model, loader, device=device, amp=recipe.amp, channels_last=recipe.channels_last)
+        own = record_split(method, model, loader, device=device, amp=recipe.amp, channels_last=recipe.channels_last,
+                           keep_logits=keep_logits)  # fmt: skip
         return merge(world.gather(own))
 
     def validate(model: nn.Module) -> float:
@@ -117,7 +118,8 @@ def _run(
                                   validate if bundle.counts.get("val") else None)  # fmt: skip
     train_s = round(time.monotonic() - clock - watch.excused, 1)
     with watch_breaks(watch):
-        records = {split: record(model, split) for split in ("val", "test") if bundle.counts.get(split)}
+        keep = spec.evaluate.keep_logits
+        records = {split: record(model, split, keep) for split in ("val", "test") if bundle.counts.get(split)}
     if not world.is_main:
         return {}
     cost = count_units(method, model)

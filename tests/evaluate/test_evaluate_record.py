@@ -14,6 +14,7 @@ from synthetic_records import SyntheticMethod, exits_record, make_record
 
 from bench.errors import RunError
 from bench.evaluate.collect import record_split
+from bench.evaluate.logits import ALL, TOP, Logits
 from bench.evaluate.record import DecisionRecord, Outcomes, Signals, merge
 
 N, CLASSES = 37, 7
@@ -263,3 +264,62 @@ def test_counts_take_the_smallest_type_that_holds_them() -> None:
 def test_records_are_read_without_torch() -> None:
     code = "import sys, bench.evaluate.record, bench.evaluate.rows, bench.report; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def record_of(classes: int, order: list[int], batch: int = 8) -> DecisionRecord:
+    """A record with logits of a fixed network of so many classes."""
+    images, labels = data()
+    torch.manual_seed(0)
+    made = loader(images, labels % classes, order, batch)
+    return record_split(SyntheticMethod(), torch.nn.Linear(48, classes), made, device="cpu", keep_logits=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("classes", [7, 300])
+def test_logits_are_kept_in_their_own_file(tmp_path: Path, classes: int) -> None:
+    record = record_of(classes, list(range(N)))
+    record.save(tmp_path, "test")
+    read = DecisionRecord.load(tmp_path, "test")
+    assert read.logits is None  # on demand only
+    logits = Logits.load(tmp_path / "test-logits.npz")
+    assert logits.values.dtype == np.float16
+    assert logits.num_classes == classes
+    values = logits.values.astype(np.float32)
+    if classes > ALL:
+        assert logits.classes is not None
+        assert logits.logsumexp is not None
+        assert values.shape[2] == TOP
+        assert np.array_equal(logits.classes[..., 0], record.signals.prediction)
+        confidence = np.exp(values[..., 0] - logits.logsumexp)
+    else:
+        assert logits.classes is None
+        assert values.shape[2] == classes
+        odds = np.exp(values - values.max(-1, keepdims=True))
+        confidence = odds.max(-1) / odds.sum(-1)
+    assert np.allclose(confidence, record.signals.confidence, atol=2e-3)
+
+
+def test_logits_do_not_depend_on_batches_or_order(tmp_path: Path) -> None:
+    for name, order, batch in (("a", list(range(N)), 8), ("b", list(range(N))[::-1], 8)):
+        record_of(7, order, batch).save(tmp_path / name, "val")
+    a, b = (Logits.load(tmp_path / name / "val-logits.npz") for name in ("a", "b"))
+    assert np.array_equal(a.indices, b.indices)
+    assert np.allclose(a.values, b.values, atol=1e-2)
+    halves = [record_of(7, order) for order in (list(range(20)), list(range(20, N)))]
+    merged = merge(halves).logits
+    assert merged is not None
+    assert np.array_equal(merged.indices, a.indices)
+    assert np.allclose(merged.values, a.values, atol=1e-2)
+
+
+def test_a_record_without_logits_removes_those_of_an_earlier_one(tmp_path: Path) -> None:
+    record_of(7, list(range(N))).save(tmp_path, "test")
+    take().save(tmp_path, "test")
+    assert not (tmp_path / "test-logits.npz").exists()
+
+
+def test_logits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="need `classes`"):
+        Logits(np.arange(3), np.zeros((1, 3, 5), np.float16), 7)
+    np.savez(tmp_path / "x.npz", indices=np.arange(3))
+    with pytest.raises(RunError, match="does not hold logits"):
+        Logits.load(tmp_path / "x.npz")
