@@ -11,6 +11,7 @@ import torch
 from bench.config.load import load_config
 from bench.config.resolve import RunSpec, resolve
 from bench.config.schema import Recipe
+from bench.data.order import BatchPlan
 from bench.train.ema import adjusted_decay
 from bench.train.optim import parameter_groups
 from bench.train.schedule import learning_rate
@@ -25,6 +26,7 @@ RELEASED = {
         "norm_weight_decay": 0, "bias_weight_decay": 0, "label_smoothing": 0, "mixup_alpha": 0, "cutmix_alpha": 0,
         "auto_augment": None, "random_erase": 0, "train_crop_size": 224, "val_resize_size": 256, "val_crop_size": 224,
         "interpolation": "bilinear", "ra_reps": 1, "clip_grad_norm": None, "amp": "off", "model_ema": False,
+        "drop_last": False,
     },
     "resnet50_v2": {
         "epochs": 600, "batch_size": 1024, "opt": "sgd", "momentum": 0.9, "lr": 0.5, "lr_scheduler": "cosine",
@@ -32,14 +34,14 @@ RELEASED = {
         "bias_weight_decay": 0, "label_smoothing": 0, "mixup_alpha": 0.2, "cutmix_alpha": 1.0,
         "auto_augment": "ta_wide", "random_erase": 0.1, "train_crop_size": 176, "val_resize_size": 232,
         "val_crop_size": 224, "interpolation": "bilinear", "ra_reps": 4, "clip_grad_norm": None, "amp": "fp16",
-        "model_ema": True,
+        "model_ema": True, "drop_last": True,
     },
     "mobilenet_v2": {
         "epochs": 300, "batch_size": 256, "opt": "sgd", "momentum": 0.9, "lr": 0.1, "lr_scheduler": "multistep",
         "lr_milestones": (150, 225, 285), "lr_gamma": 0.1, "lr_warmup_epochs": 0, "weight_decay": 1e-5,
         "norm_weight_decay": 0, "bias_weight_decay": 0, "label_smoothing": 0, "auto_augment": None, "random_erase": 0,
         "train_crop_size": 224, "val_resize_size": 256, "val_crop_size": 224, "ra_reps": 1, "amp": "off",
-        "model_ema": False,
+        "model_ema": False, "drop_last": False,
     },
     "swin_t": {
         "epochs": 300, "batch_size": 1024, "opt": "adamw", "betas": (0.9, 0.999), "eps": 1e-8, "lr": 1e-3,
@@ -48,7 +50,7 @@ RELEASED = {
         "weight_decay_overrides": {"*relative_position_bias_table": 0.0}, "label_smoothing": 0.1, "mixup_alpha": 0.8,
         "cutmix_alpha": 1.0, "auto_augment": "ta_wide", "random_erase": 0.25, "train_crop_size": 224,
         "val_resize_size": 224, "val_crop_size": 224, "interpolation": "bicubic", "ra_reps": 4, "clip_grad_norm": 5.0,
-        "amp": "fp16", "model_ema": True,
+        "amp": "fp16", "model_ema": True, "drop_last": True,
     },
     "vit_b_16": {
         "epochs": 300, "batch_size": 1024, "opt": "adamw", "lr": 7.5e-4, "lr_scheduler": "cosine", "lr_min": 0,
@@ -56,7 +58,7 @@ RELEASED = {
         "bias_weight_decay": None, "weight_decay_overrides": {}, "label_smoothing": 0.11, "mixup_alpha": 0.2,
         "cutmix_alpha": 1.0, "auto_augment": "ra", "ra_magnitude": 9, "random_erase": 0, "train_crop_size": 224,
         "val_resize_size": 256, "val_crop_size": 224, "interpolation": "bilinear", "ra_reps": 3, "clip_grad_norm": 1.0,
-        "amp": "fp16", "model_ema": True,
+        "amp": "fp16", "model_ema": True, "drop_last": True,
     },
 }  # fmt: skip
 #: What the command lines before the release changed, beside temperature 4.
@@ -106,6 +108,16 @@ def test_imagenet_rows_keep_their_recipes_whatever_the_comparison_has(repo_root,
         assert not recipe.nesterov
         for key, value in RELEASED[name].items():
             assert getattr(recipe, key) == value, (name, key)
+
+
+@pytest.mark.parametrize(("name", "steps"), [
+    ("resnet50", 5005), ("mobilenet_v2", 5005), ("resnet50_v2", 1251), ("swin_t", 1251), ("vit_b_16", 1251),
+    ("vit_b_16_prerelease", 1668),
+])  # fmt: skip
+def test_steps_of_an_epoch_of_imagenet(repo_root, name, steps):
+    """Repeated augmentation deals whole batches; the plain sampler keeps the last, smaller one."""
+    recipe = _recipe(repo_root, name)
+    assert BatchPlan(1_281_167, recipe.batch_size, 0, recipe.drop_last, recipe.ra_reps).steps == steps
 
 
 @pytest.mark.parametrize("name", BEFORE)

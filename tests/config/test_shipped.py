@@ -16,6 +16,7 @@ from bench.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = [p for p in sorted(CONFIGS.rglob("*.yaml")) if "\nname:" in "\n" + p.read_text()]
+KEPT = sorted(path.parent for path in CONFIGS.parent.glob("results/reference/*/comparison.json"))
 FRAGMENTS = [p for p in sorted(CONFIGS.rglob("*.yaml")) if p not in FILES]
 
 
@@ -23,6 +24,15 @@ FRAGMENTS = [p for p in sorted(CONFIGS.rglob("*.yaml")) if p not in FILES]
 def test_every_comparison_file_resolves(path: Path) -> None:
     specs = resolve(load_config(path))
     assert len({spec.folder for spec in specs}) == len(specs)
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda p: p.name)
+def test_kept_results_are_those_of_the_shipped_file(kept: Path) -> None:
+    """No change may give a kept run another identity: it would be trained again, beside numbers that still hold."""
+    entries = json.loads((kept / "comparison.json").read_text())
+    (path,) = [path for path in FILES if f"\nname: {entries['name']}\n" in "\n" + path.read_text()]
+    now = {(spec.run, spec.seed): spec.run_id for spec in resolve(load_config(path))}
+    assert {(entry["run"], entry["seed"]): entry["run_id"] for entry in entries["runs"]}.items() <= now.items()
 
 
 @pytest.mark.parametrize("path", FRAGMENTS, ids=lambda p: str(p.relative_to(CONFIGS)))

@@ -106,6 +106,17 @@ def test_shares_in_integers_equal_the_published_float_arithmetic(n: int, exits: 
         assert BudgetedBatch(p).quota(n, exits)[:-1] == expected[:-1]
 
 
+@pytest.mark.parametrize("n", [5000, 50000])
+@pytest.mark.parametrize("exits", [8, 11])
+def test_shares_stay_exact_where_float_arithmetic_is_an_image_off(n: int, exits: int) -> None:
+    """(0.2, 11 exits) gives exit 1 exactly four fifths of the images; float32 can floor that to one less."""
+    for p in range(1, 41):
+        quota = BudgetedBatch(p).quota(n, exits)
+        assert quota == [math.floor(n * share) for share in exact_shares(p, exits)]
+        released = [math.floor(np.float32(n) * np.float32(q)) for q in float_shares(p, exits)]
+        assert max(abs(a - b) for a, b in zip(quota, released)) <= 1
+
+
 def test_published_shares() -> None:
     """Planned mean cost of the first and middle law for known cumulative costs (M MACs) of a 5-exit network."""
     cost = np.array([339902824, 685456720, 1008156120, 1254472688, 1360529624]) / 1e6

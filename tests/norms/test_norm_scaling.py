@@ -67,7 +67,7 @@ def test_the_recipes_are_the_published_ones(
         assert kinds["group"]["gn_num_groups"] == 8
     else:
         assert (recipe.epochs, recipe.batch_size) == (100, 32)
-        assert (recipe.lr, recipe.momentum) == pytest.approx(scale_for_batch(0.1, 0.9, 32, 256), rel=1e-6)
+        assert (recipe.lr, recipe.momentum) == pytest.approx(scale_for_batch(0.1, 0.9, 32, 256), rel=1e-15)
         assert recipe.lr_milestones == (30, 60, 80, 90)
         assert kinds["group"]["gn_num_groups"] == 32
     resolve(loaded)

@@ -8,6 +8,8 @@ import pytest
 
 from bench.config.load import load_config
 from bench.config.resolve import RunSpec, digest, resolve
+from bench.config.schema import Recipe
+from bench.data.order import BatchPlan
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs/skipnet"
 FRAGMENTS = ("cifar_recipe.yaml", "quickstart.yaml", "imagenet.yaml")
@@ -40,6 +42,7 @@ def test_cifar_schedule(name: str) -> None:
         assert (first.momentum, first.nesterov, first.weight_decay) == (0.9, False, 1e-4)
         assert first.lr_warmup_epochs == (400 if "110" in name else 0)
         assert spec.protocol == "published"
+        assert all(stage.recipe.drop_last for stage in spec.stages), "the release draws full batches only"
         for stage in spec.stages[1:]:
             second = stage.recipe
             assert (second.lr, second.iterations, second.lr_scheduler) == (1e-4, 10_000, "constant"), run
@@ -67,6 +70,12 @@ def test_svhn_second_stage_is_50_epochs() -> None:
     assert (sp.recipe.epochs, hrl.recipe.epochs, hrl.recipe.iterations) == (50, 50, None)
     assert hrl.recipe.lr == 1e-4
     assert sp.recipe.hflip_prob == 0.0
+    assert sp.recipe.drop_last
+    assert hrl.recipe.drop_last
+
+
+def steps_of_imagenet(recipe: Recipe) -> int:
+    return BatchPlan(1_281_167, recipe.batch_size, 0, recipe.drop_last, recipe.ra_reps).steps
 
 
 @pytest.mark.parametrize("depth", [50, 101, 34])
@@ -77,6 +86,9 @@ def test_imagenet_schedule(tmp_path: Path, depth: int) -> None:
     assert (sp.recipe.epochs, sp.recipe.lr_step_size, sp.recipe.batch_size, sp.recipe.lr) == (120, 30, 256, 0.1)
     assert (hrl.recipe.epochs, hrl.recipe.lr_step_size, hrl.recipe.lr) == (40, 30, 1e-4)
     assert found[f"skipnet{depth}-sp"].stages[0] == sp
+    assert steps_of_imagenet(sp.recipe) == steps_of_imagenet(hrl.recipe) == 5004
+    if depth != 50:
+        assert steps_of_imagenet(found[f"resnet{depth}"].stages[0].recipe) == 5005
 
 
 def test_quickstart_fragment(tmp_path: Path) -> None:
