@@ -166,7 +166,7 @@ def fill(model: nn.Module) -> None:
             noise = torch.from_numpy(rng.standard_normal(tuple(tensor.shape), dtype=np.float32))
             if name.endswith("running_var"):
                 tensor.copy_(1 + 0.2 * noise.abs())
-            elif name.endswith("running_mean") or name.endswith("bias"):
+            elif name.endswith(("running_mean", "bias")):
                 tensor.copy_(0.1 * noise)
             elif tensor.ndim < 2:
                 tensor.copy_(1 + 0.2 * noise)
