@@ -77,6 +77,12 @@ class RunSpec(Strict):
     def folder(self) -> str:
         return f"{self.run}-seed{self.seed}-{self.run_id[:8]}"
 
+    @property
+    def evaluation_amp(self) -> str:
+        """Precision of the evaluation: off, bf16 or fp16."""
+        trained = self.stages[-1].recipe.amp
+        return trained if self.evaluate.amp == "recipe" else self.evaluate.amp
+
     def identity(self) -> dict[str, Any]:
         return {
             **self.data_identity(),
@@ -87,9 +93,15 @@ class RunSpec(Strict):
             "weights": self.weights_sha256 or self.weights,
             "arch": self.arch,
             "evaluate_only": self.evaluate_only,
-            "evaluate": self.evaluate.model_dump(mode="json", exclude={"batch_size", "validate_every", "keep_logits"}),
+            "evaluate": self._evaluate_identity(),
             "deterministic": self.deterministic,
         }  # fmt: skip
+
+    def _evaluate_identity(self) -> dict[str, Any]:
+        """How a run is measured, with a precision only if it is not that of the training."""
+        value = self.evaluate.model_dump(mode="json", exclude={"amp", "batch_size", "validate_every", "keep_logits"})
+        other = self.evaluation_amp != self.stages[-1].recipe.amp
+        return {**value, "amp": self.evaluation_amp} if other else value
 
     def data_identity(self) -> dict[str, Any]:
         """The part of the identity that every stage shares."""

@@ -146,7 +146,8 @@ class Recipe(Strict):
     model_ema_decay: float = Field(0.99998, gt=0, lt=1, description="Decay as in torchvision's references: "
                                    "adjusted by batch size, steps and epochs.")
     # execution: does not belong to a run's identity unless it changes the arithmetic
-    amp: Literal["off", "bf16", "fp16"] = Field("off", description="Mixed precision of training and evaluation.")
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="Mixed precision of training, and of "
+                                         "evaluation unless `evaluate.amp` says otherwise.")
     channels_last: bool = Field(False, description="Memory format of images and weights.")
     compile: bool = Field(False, description="torch.compile of the training step.")
     sync_batchnorm: bool = Field(False, description="Batch statistics over all processes instead of each its own.")
@@ -166,7 +167,7 @@ class Recipe(Strict):
     @field_validator("amp", mode="before")
     @classmethod
     def _amp(cls, value: Any) -> Any:
-        return {True: "fp16", False: "off"}[value] if isinstance(value, bool) else value
+        return _precision(value)
 
     @field_validator("betas", mode="before")
     @classmethod
@@ -220,6 +221,8 @@ class Evaluate(Strict):
     """What is measured after training."""
 
     batch_size: int = Field(256, ge=1, description="Images per evaluation batch (does not change results).")
+    amp: Literal["recipe", "off", "bf16", "fp16"] = Field(
+        "recipe", description="Precision of evaluation; recipe: that of the last stage's training (`recipe.amp`).")
     policies: tuple[str, ...] = Field((), description="Policies besides each operating point by itself; "
                                       "default: those that fit the method.")
     validate_every: int | None = Field(None, ge=1, description="Epochs between looks at the validation part while "
@@ -227,6 +230,11 @@ class Evaluate(Strict):
     confidence_level: Fraction = Field(0.95, description="Level of every interval.")
     keep_logits: bool = Field(True, description="Keep the logits of every image beside the decision record (float16; "
                               "of more than 100 classes the 20 largest), for policies that are fitted on them.")
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _amp(cls, value: Any) -> Any:
+        return _precision(value)
 
     @field_validator("policies", mode="before")
     @classmethod
@@ -350,6 +358,11 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
         raise ValueError("a seed stands twice")
     return seeds
+
+
+def _precision(value: Any) -> Any:
+    """YAML reads `off` and `on` as truth values."""
+    return {True: "fp16", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def _floats(value: Any) -> Any:

@@ -69,8 +69,8 @@ class _Network:
     device: torch.device
 
     def run(self, plan: TimedPlan, images: Tensor) -> Executed:
-        dtype = AMP_TYPES.get(self.recipe.amp, torch.bfloat16)
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=dtype, enabled=self.recipe.amp != "off"):
+        dtype = AMP_TYPES.get(self.spec.evaluation_amp)
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             return self.method.execute(self.model, images, plan.plan)
 
 
@@ -79,7 +79,7 @@ def measure_latency(
 ) -> list[dict[str, Any]]:
     """Time every plan of every run that is done, rounds interleaved over all of them, and write ``latency.csv``.
 
-    Precision is that of the runs' evaluation (``recipe.amp``). Kernels are not autotuned by shape: adaptive
+    Precision is that of the runs' evaluation (``evaluate.amp``). Kernels are not autotuned by shape: adaptive
     networks make batches of ever new sizes. What is passed over is said. Returns the rows that were measured.
     Raises RunError where nothing is done or the folder is in use, ConfigError where a batch is larger than
     the test part or the device is not here.
@@ -247,7 +247,7 @@ def _measure(
         energy = energy_of(call, batches, device)
         medians = [float(np.median(taken[number::batches])) for number in range(batches)]
         rows.append({
-            **_names(network, plan), "batch": batch, "device": device.type, "dtype": _DTYPES[network.recipe.amp],
+            **_names(network, plan), "batch": batch, "device": device.type, "dtype": _DTYPES[network.spec.evaluation_amp],
             "threads": torch.get_num_threads(), "rounds": settings.rounds, "images": batches * batch,
             "ms_median": _rounded(np.median(taken)), "ms_p95": _rounded(np.quantile(taken, 0.95)),
             "ms_per_image": _rounded(np.mean(medians) / batch), **fact,

@@ -106,8 +106,8 @@ def _run(
         loader = bundle.eval_loader(
             split, recipe, batch_size=spec.evaluate.batch_size, device=device, rank=world.rank, world=world.size
         )  # fmt: skip
-        own = record_split(method, model, loader, device=device, amp=recipe.amp, channels_last=recipe.channels_last,
-                           keep_logits=keep_logits)  # fmt: skip
+        own = record_split(method, model, loader, device=device, amp=spec.evaluation_amp,
+                           channels_last=recipe.channels_last, keep_logits=keep_logits)  # fmt: skip
         return merge(world.gather(own))
 
     def validate(model: nn.Module) -> float:
@@ -176,7 +176,7 @@ def _store(
         meta["dataset"] = f"{spec.data.name} ({bundle.num_classes} classes)"
     meta |= {
         "split_hash": bundle.split_hash, "backbone": method.backbone(), "stage": stage.name,
-        "capabilities": sorted(method.capabilities), "amp": stage.resolved.amp if stage.resolved else "off",
+        "capabilities": sorted(method.capabilities), "amp": spec.evaluation_amp,
         "torch": torch.__version__, "python": sys.version.split()[0], "device": device.type,
         "host_class": host_class(device.type), "status": "done", "reason": "",
     }  # fmt: skip

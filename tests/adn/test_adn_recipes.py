@@ -87,6 +87,7 @@ def test_released_recipe(repo_root, name):
     config = ADNConfig.model_validate(spec.options)
     assert config == ADNConfig(arch=name.removesuffix("_v2") if name == "resnet50_v2" else name)
     assert (config.alpha, config.temperature, config.top_k, config.feature_stages) == (0.5, 1.0, 500, ())
+    assert spec.evaluation_amp == "off", "the release evaluates without autocast"
     recipe = spec.stages[-1].recipe
     for key, value in RELEASED[name].items():
         assert getattr(recipe, key) == value, key
@@ -125,6 +126,7 @@ def test_recipe_before_the_release(repo_root, name):
     before = _spec(repo_root / f"configs/adn/{name}_prerelease.yaml")
     released = _spec(repo_root / f"configs/adn/{name}.yaml")
     assert before.comparison != released.comparison
+    assert before.evaluation_amp == "off"
     changed = {"temperature": 4.0}
     if name == "swin_t":
         changed["mandatory"] = (1, 1, 3, 2)

@@ -95,6 +95,10 @@ def test_identity_ignores_what_cannot_change_a_result(base: Path) -> None:
     first = run_id()
     assert run_id("recipe.workers=0", "evaluate.batch_size=7", "data.root=elsewhere") == first
     assert run_id("runs.a.options.norm=batch") == first  # a default said aloud
+    assert run_id("evaluate.amp=recipe") == run_id("evaluate.amp=off") == first
+    bf16 = run_id("recipe.amp=bf16")
+    assert run_id("recipe.amp=bf16", "evaluate.amp=bf16") == bf16
+    assert len({first, bf16, run_id("recipe.amp=bf16", "evaluate.amp=off"), run_id("evaluate.amp=bf16")}) == 4
     changes = ["recipe.lr=0.2", "seeds=[1]", "runs.a.options.depth=14", "data.val_size=7", "recipe.drop_last=true"]
     assert len({first, *(run_id(change) for change in changes)}) == len(changes) + 1
 
