@@ -247,10 +247,10 @@ def _measure(
         energy = energy_of(call, batches, device)
         medians = [float(np.median(taken[number::batches])) for number in range(batches)]
         rows.append({
-            **_names(network, plan), "batch": batch, "device": device.type, "dtype": _DTYPES[network.spec.evaluation_amp],
-            "threads": torch.get_num_threads(), "rounds": settings.rounds, "images": batches * batch,
-            "ms_median": _rounded(np.median(taken)), "ms_p95": _rounded(np.quantile(taken, 0.95)),
-            "ms_per_image": _rounded(np.mean(medians) / batch), **fact,
+            **_names(network, plan), "batch": batch, "device": device.type,
+            "dtype": _DTYPES[network.spec.evaluation_amp], "threads": torch.get_num_threads(),
+            "rounds": settings.rounds, "images": batches * batch, "ms_median": _rounded(np.median(taken)),
+            "ms_p95": _rounded(np.quantile(taken, 0.95)), "ms_per_image": _rounded(np.mean(medians) / batch), **fact,
             "energy_mj": None if energy is None else _rounded(energy / batch),
             "torch": torch.__version__, "host_class": host_class(device.type),
         })  # fmt: skip
