@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bench.text import visible
+
 
 class BenchError(Exception):
     """Something the user can act on. Printed as one line, never as a traceback."""
@@ -20,7 +22,10 @@ class ConfigError(BenchError):
 
 
 class DataError(BenchError):
-    """A data set is missing, incomplete or damaged."""
+    """A data set is missing, incomplete or damaged. File names in the message may hold anything: it is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 class WeightsError(BenchError):

@@ -59,7 +59,7 @@ def write_bytes_atomic(path: str | Path, content: bytes) -> None:
 
 def write_text_atomic(path: str | Path, text: str) -> None:
     """Write a whole text file at once (UTF-8, line ends as given), or leave the old one."""
-    write_bytes_atomic(path, text.encode("utf-8"))
+    write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json_atomic(path: str | Path, value: Any) -> None:

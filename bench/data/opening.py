@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from bench.data.catalog import DatasetInfo, data_folder, how_to_get, missing_files
-from bench.data.sources import ArraySource, FolderSource, Source, class_folders, difference, scan_folder
+from bench.data.scanning import class_folders, difference, scan_folder
+from bench.data.sources import ArraySource, FolderSource, Source
 from bench.data.synthetic import synthetic_images
 from bench.errors import ConfigError, DataError
 

@@ -8,7 +8,8 @@ import os
 import tarfile
 from pathlib import Path
 
-from bench.data.sources import EXTENSIONS, class_folders, loose_images
+from bench.data.scanning import class_folders, loose_images
+from bench.data.sources import EXTENSIONS
 from bench.errors import ConfigError, DataError
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"

@@ -5,8 +5,9 @@ A source knows labels, class names and one image at a time; it opens no image fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,9 @@ from bench.errors import ConfigError, DataError
 
 #: What counts as an image file in a class folder (torchvision's list).
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+#: Image formats that are not read, so that a class which lacks some of its images does not go unnoticed.
+_UNREAD = (".apng", ".avif", ".dcm", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".npy", ".tga")
 
 
 class Source(Protocol):
@@ -60,16 +64,45 @@ class ArraySource:
         return self.data if self.data.shape[1] == 3 else np.repeat(self.data, 3, axis=1)
 
 
+@dataclass
+class LeftOut:
+    """What a scan passed over. extensions: files per ending ('' for none); hidden: files and folders, whatever hidden
+    folders hold; links: links to images or folders that are counted under their own name."""
+
+    extensions: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+    links: int = 0
+
+    def __str__(self) -> str:
+        """'12 .gif, 3 .txt, 2 hidden, 1 link to images counted elsewhere', or ''."""
+        kinds = sorted(self.extensions.items(), key=lambda item: (-item[1], item[0]))
+        said = [f"{count:,} {ending or 'without an extension'}" for ending, count in kinds]
+        if self.hidden:
+            said.append(f"{self.hidden:,} hidden")
+        if self.links:
+            said.append(f"{self.links:,} {'link' if self.links == 1 else 'links'} to images counted elsewhere")
+        return ", ".join(said)
+
+    def images(self) -> str:
+        """The same for image formats that are not read: '12 .gif', or ''."""
+        return str(LeftOut(Counter({ending: n for ending, n in self.extensions.items() if ending in _UNREAD})))
+
+
 class FolderSource:
     """Image files with a label each. The paths are kept as one block of bytes: millions of Python strings
-    would be copied into every worker process, page by page, as their reference counts change."""
+    would be copied into every worker process, page by page, as their reference counts change. left_out: what the
+    scan of the folders passed over."""
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int] | np.ndarray, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, paths: Sequence[str], labels: Sequence[int] | np.ndarray, class_names: Sequence[str],
+        left_out: LeftOut | None = None,
+    ) -> None:  # fmt: skip
         encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
         self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.class_names = tuple(class_names)
+        self.left_out = left_out or LeftOut()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,52 +140,3 @@ def _cause(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> FolderSource:
-    """Images below ``folder`` in class folders, in torchvision's order (classes, then paths, sorted).
-
-    classes: the classes that must be there; default: as found. Raises DataError where a class is empty.
-    """
-    from torchvision.datasets.folder import make_dataset
-
-    found, loose = class_folders(folder), loose_images(folder)
-    if loose:
-        raise DataError(f"{len(loose)} images lie loose in {folder} instead of in class folders (the first: "
-                        f"{loose[0]}); `bench data imagenet` sorts the flat validation set of ImageNet")  # fmt: skip
-    if not found:
-        raise DataError(f"no class folders in {folder}: put the images of each class into a folder of its own")
-    names = list(classes) if classes is not None else found
-    if found != names:
-        raise DataError(f"class folders of {folder} differ: " + difference(found, names))
-    index = {name: number for number, name in enumerate(names)}
-    samples = make_dataset(str(folder), index, extensions=EXTENSIONS, allow_empty=True)
-    source = FolderSource([path for path, _ in samples], [label for _, label in samples], names)
-    empty = np.flatnonzero(np.bincount(source.labels, minlength=len(names)) == 0)
-    if len(empty):
-        more = f" and {len(empty) - 1} more class folders" if len(empty) > 1 else ""
-        raise DataError(f"no images in {folder / names[empty[0]]}{more} (looked for {', '.join(EXTENSIONS)})")
-    return source
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders, sorted; hidden ones do not count. DataError if the folder cannot be read."""
-    try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
-
-
-def loose_images(folder: Path) -> list[str]:
-    """Names of image files that lie directly in a folder, sorted."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.name.lower().endswith(EXTENSIONS))
-
-
-def difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    """'2 missing (a, b), 1 more (c)': how found class folders differ from the expected ones."""
-    parts = []
-    for label, names in (("missing", set(expected) - set(found)), ("too many", set(found) - set(expected))):
-        if names:
-            some = sorted(names)
-            parts.append(f"{len(some)} {label} ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})")
-    return ", ".join(parts)
