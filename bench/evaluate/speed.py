@@ -1,22 +1,36 @@
-"""How fast a stage was trained, from what its epochs logged. Imports no torch."""
+"""How long training took and how fast it was, from what its epochs logged. Imports no torch."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def training_speed(curves: Iterable[Mapping[str, Any]], stage: str, batch_size: int) -> dict[str, float]:
-    """``images_per_s`` (median over the stage's epochs, loading included, all processes together) and
-    ``ms_per_step``, the time in which that is one batch. Empty where no epoch says how fast it was.
+def training_speed(curves: Iterable[Mapping[str, Any]], batch_sizes: Mapping[str, int]) -> dict[str, float]:
+    """Sums over every epoch of every stage: ``train_s`` and ``train_steps``; their ratios ``images_per_s`` (all images
+    over all time) and ``ms_per_step``. Empty unless each stage logged how fast it was.
 
-    curves: lines of metrics.jsonl. The median leaves out the slow first epoch (compilation, caches) and pauses of
-    the machine; it is wall time on whatever else the machine did.
+    curves: lines of metrics.jsonl, stage by stage. batch_sizes: of each stage, over all processes; they stand in for
+    the ``images`` and ``seconds`` that lines of earlier versions lack. Time is wall time with loading, without
+    validation, of the training that counts: what a killed session did after its last checkpoint is not in it.
     """
-    logged = [line.get("images_per_s") for line in curves if line.get("stage") == stage]
-    rates = [float(rate) for rate in logged if isinstance(rate, (int, float)) and rate > 0]
-    if not rates or batch_size < 1:
+    seconds = images = 0.0
+    steps: dict[str, int] = {}
+    for line in curves:
+        stage, step, rate = str(line.get("stage")), _number(line, "step"), _number(line, "images_per_s")
+        if stage not in batch_sizes or not step or not rate:
+            continue
+        seen = _number(line, "images") or (step - steps.get(stage, 0)) * batch_sizes[stage]
+        images += seen
+        seconds += _number(line, "seconds") or seen / rate
+        steps[stage] = int(step)
+    if not seconds or steps.keys() != batch_sizes.keys():
         return {}
-    rate = statistics.median(rates)
-    return {"images_per_s": round(rate, 1), "ms_per_step": round(1000 * batch_size / rate, 3)}
+    total = sum(steps.values())
+    return {"train_s": round(seconds, 1), "train_steps": total, "images_per_s": round(images / seconds, 1),
+            "ms_per_step": round(1000 * seconds / total, 3)}  # fmt: skip
+
+
+def _number(line: Mapping[str, Any], name: str) -> float:
+    value = line.get(name)
+    return float(value) if isinstance(value, (int, float)) and value > 0 else 0.0

@@ -106,9 +106,11 @@ def _compared(run: Run) -> dict[str, Any]:
 
 
 def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:
-    """runs.csv: status, reason and times of every run. Times live here, so that results.csv has none."""
+    """runs.csv: status, reason and times of every run. Times live here, so that results.csv has none. wall_s adds up
+    over all sessions of a run; the columns of training are sums over its stages (``bench.evaluate.speed``), the
+    memory is that of the stage that needs most."""
     columns = ["run", "seed", "method", "run_id", "status", "reason", "started_at", "wall_s", "train_s",
-               "train_memory_mib", "ms_per_step", "images_per_s", "host_class", "torch", "python",
+               "train_steps", "train_memory_mib", "ms_per_step", "images_per_s", "host_class", "torch", "python",
                "folder"]  # fmt: skip
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")

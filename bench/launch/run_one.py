@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def execute_run(
     says it. Interrupted is raised on, after the status is stored."""
     watch = watch or Watch(spec.timeout_minutes)
     folder = RunFolder(out, spec)
-    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S"), time.monotonic()
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S"), _Clock(folder)
     world = World()
     try:
         device = pick_device(spec)
@@ -48,7 +49,7 @@ def execute_run(
             (folder.path / "traceback.txt").unlink(missing_ok=True)
             folder.set_status("running", started_at=started, torch=torch.__version__, processes=world.size,
                               python=sys.version.split()[0], host_class=host_class(device.type))  # fmt: skip
-        facts = _run(spec, folder, device, world, watch, quiet)
+        facts = _run(spec, folder, device, world, watch, quiet, clock)
     except Exception as error:
         status, reason = _status_of(error, world), one_line(error)
         if status == "interrupted" and not isinstance(error, Interrupted):
@@ -57,14 +58,29 @@ def execute_run(
         if status == "failed" and not isinstance(error, BenchError):
             _try_to_write(folder.path / "traceback.txt", traceback.format_exc())
         if world.size == 1 or folder.status["status"] in ("running", "pending"):  # the first error says how it ended
-            _try_to_set(folder, status, reason, wall_s=round(time.monotonic() - clock, 1))
+            _try_to_set(folder, status, reason, wall_s=clock.wall_s)
         if isinstance(error, Interrupted) or world.size > 1:
             raise
         return {"status": status, "reason": reason}
     if world.is_main:
-        facts["wall_s"] = round(time.monotonic() - clock, 1)
-        return folder.set_status("done", **facts)
+        return folder.set_status("done", **facts, wall_s=clock.wall_s)
     return {"status": "done", "reason": None}
+
+
+class _Clock:
+    """The wall time of a run over all its sessions; of one that was killed, up to its last checkpoint."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        before = folder.status.get("wall_s")
+        self._began = time.monotonic() - (before if isinstance(before, (int, float)) and before > 0 else 0.0)
+
+    @property
+    def wall_s(self) -> float:
+        return round(time.monotonic() - self._began, 1)
+
+    def store(self) -> None:
+        self._folder.set_status("running", wall_s=self.wall_s)
 
 
 def _status_of(error: Exception, world: World) -> str:
@@ -93,7 +109,7 @@ def _try_to_write(path: Path, text: str) -> None:
 
 
 def _run(
-    spec: RunSpec, folder: RunFolder, device: torch.device, world: World, watch: Watch, quiet: bool
+    spec: RunSpec, folder: RunFolder, device: torch.device, world: World, watch: Watch, quiet: bool, clock: _Clock
 ) -> dict[str, Any]:
     configure_torch(spec)
     bundle = open_data(spec.data, protocol=spec.protocol)
@@ -113,10 +129,8 @@ def _run(
     def validate(model: nn.Module) -> float:
         return 100.0 * float(record(model, "val").outcomes.hit[0].mean())
 
-    clock = time.monotonic()
-    model, stage, keys = _network(spec, method, bundle, folder, device, world, watch, quiet,
+    model, stage, keys = _network(spec, method, bundle, folder, device, world, watch, quiet, clock.store,
                                   validate if bundle.counts.get("val") else None)  # fmt: skip
-    train_s = round(time.monotonic() - clock - watch.excused, 1)
     with watch_breaks(watch):
         keep = spec.evaluate.keep_logits
         records = {split: record(model, split, keep) for split in ("val", "test") if bundle.counts.get(split)}
@@ -124,8 +138,9 @@ def _run(
         return {}
     cost = count_units(method, model)
     _store(spec, folder, method, stage, bundle, records, cost, device, keys)
-    took = training_facts(method, stage, folder.out / "stages" / keys[-1] / "metrics.jsonl") if keys else {}
-    return {"train_s": train_s, **took, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
+    trained = [stage.resolve(of.recipe) for of in spec.stages for stage in method.stages() if stage.name == of.name]
+    took = training_facts(method, trained, folder.path / "metrics.jsonl") if keys else {}
+    return {**took, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
 
 
 class watch_breaks:
@@ -143,10 +158,10 @@ class watch_breaks:
 
 def _network(
     spec: RunSpec, method: Method, bundle: DataBundle, folder: RunFolder, device: torch.device, world: World,
-    watch: Watch, quiet: bool, validate: Any,
+    watch: Watch, quiet: bool, saved: Callable[[], None], validate: Any,
 ) -> tuple[nn.Module, Stage, list[str]]:  # fmt: skip
     if not spec.evaluate_only:
-        trainer = Trainer(spec, method, bundle, folder.out, device, world, watch, quiet, validate)
+        trainer = Trainer(spec, method, bundle, folder.out, device, world, watch, quiet, validate, saved)
         keys = list(trainer.keys().values())
         if world.is_main:
             folder.set_status("running", stages=keys)

@@ -1,8 +1,9 @@
-"""What training took, for a run's status.json: memory and time of one step of the stage that was measured."""
+"""What training took, for a run's status.json: memory of one step, time and speed of all stages together."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cost.memory import estimate_memory
@@ -12,19 +13,20 @@ from bench.launch.folder import one_line
 from bench.method import Method, Stage
 
 
-def training_facts(method: Method, stage: Stage, metrics: Path) -> dict[str, float]:
-    """``train_memory_mib``, ``ms_per_step`` and ``images_per_s`` of a trained stage; what cannot be known is left out.
+def training_facts(method: Method, stages: Sequence[Stage], metrics: Path) -> dict[str, float]:
+    """``train_memory_mib`` and what ``training_speed`` gives of trained stages; what cannot be known is left out.
 
     train_memory_mib: MiB of activations, which is what the forward pass of one training step keeps for its backward
-    pass, at the recipe's batch size in one process (``bench.cost.memory``: an estimate without weights, optimiser and
-    temporary buffers, the same on every machine). metrics: the stage's metrics.jsonl.
+    pass, at the recipe's batch size in one process, in the stage that needs most (``bench.cost.memory``: an estimate
+    without weights, optimiser and temporary buffers, the same on every machine). stages: resolved. metrics: the run's
+    metrics.jsonl.
     """
-    recipe = stage.resolved
-    if recipe is None:
-        return {}
+    recipes = {stage.name: stage.resolved for stage in stages if stage.resolved is not None}
     facts: dict[str, float] = {}
     try:
-        facts["train_memory_mib"] = round(estimate_memory(method, stage, recipe)["activations"] / 2**20, 3)
+        needed = [estimate_memory(method, s, recipes[s.name])["activations"] for s in stages]
+        facts["train_memory_mib"] = round(max(needed) / 2**20, 3)
     except Exception as error:  # whatever it is, the run is trained and measured
         print(f"the memory of a training step is not known: {one_line(error)}", file=sys.stderr)
-    return facts | training_speed(read_json_lines(metrics), stage.name, recipe.batch_size)
+    batch_sizes = {name: recipe.batch_size for name, recipe in recipes.items()}
+    return facts | training_speed(read_json_lines(metrics), batch_sizes)

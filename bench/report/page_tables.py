@@ -219,8 +219,8 @@ def training_table(rows: Sequence[dict[str, Any]]) -> Table:
         Column("MACs", "macs_mean", digits=None),
         Column("Norms and activations", "macs_elementwise_mean", "elementwise work, never part of MACs", None),
         Column("Params", "params", digits=None),
-        Column("Activations MiB", "train_memory_mib", "kept by one training step for its backward pass", 1),
-        Column("ms per step", "ms_per_step", "median over epochs and seeds, on the machine named below", 1),
+        Column("Activations MiB", "train_memory_mib", "kept by a step for its backward pass, the most of any stage", 1),
+        Column("ms per step", "ms_per_step", "all stages together, median over seeds, on the machine named below", 1),
         Column("Images per s", "images_per_s", digits=0),
     )
     return _plain("training", "What training takes", columns, rows, "Times depend on the machine and its other work.")

@@ -15,8 +15,8 @@ NAME = "training.csv"
 
 #: Columns of training.csv. From the summary, of the default operating point: percent, MACs per image. interval: what
 #: top1_lo and top1_hi are about. train_memory_mib: MiB of activations that one training step keeps for its backward
-#: pass (an estimate, the same on every machine). ms_per_step, images_per_s: wall time of the stage that was measured,
-#: median over epochs, then over seeds; they depend on the machine.
+#: pass, in the stage that needs most (an estimate, the same on every machine). ms_per_step, images_per_s: wall time
+#: over steps and images over wall time, of all stages together, median over seeds; they depend on the machine.
 COLUMNS = (
     "run", "label", "method", "n_seeds", "top1_mean", "top1_median", "top1_lo", "top1_hi", "interval", "macs_mean",
     "macs_elementwise_mean", "params", "train_memory_mib", "ms_per_step", "images_per_s",
@@ -48,14 +48,15 @@ def write_training(results: Results, lines: Sequence[dict[str, Any]], out: Path)
 
 
 def _facts(run: RunResult) -> dict[str, float]:
-    """As stored; where a folder is older than these facts, the speed from the epochs' own lines."""
-    facts = {name: float(run.facts[name]) for name in FACTS if isinstance(run.facts.get(name), (int, float))}
-    if "ms_per_step" not in facts:
-        stages = run.spec.get("stages") or [{}]
-        stage = stages[-1] if isinstance(stages[-1], dict) else {}
-        batch = (stage.get("recipe") or {}).get("batch_size")
-        if isinstance(batch, int):
-            facts |= training_speed(run.curves, str(stage.get("name")), batch)
+    """Speed from the epochs' own lines, else as stored. What an earlier version stored is of the last stage only."""
+    stages = [stage for stage in run.spec.get("stages") or [] if isinstance(stage, dict)]
+    whole = len(stages) < 2 or "train_steps" in run.facts
+    stored = FACTS if whole else ()
+    facts = {name: float(run.facts[name]) for name in stored if isinstance(run.facts.get(name), (int, float))}
+    batches = [(stage.get("recipe") or {}).get("batch_size") for stage in stages]
+    sizes = {str(stage.get("name")): size for stage, size in zip(stages, batches) if isinstance(size, int)}
+    if len(sizes) == len(stages):
+        facts |= training_speed(run.curves, sizes)
     return facts
 
 

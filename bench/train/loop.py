@@ -17,7 +17,7 @@ from torch import nn
 
 from bench.config.schema import Recipe
 from bench.errors import ConfigError, Diverged
-from bench.files import write_text_atomic
+from bench.files import read_json_lines, write_text_atomic
 from bench.method import Batch, Method, Stage
 from bench.train.checkpoint import load_checkpoint, save_checkpoint
 from bench.train.ema import ModelEMA, adjusted_decay
@@ -47,7 +47,8 @@ class TrainLoader(Protocol):
 
 @dataclass
 class StageJob:
-    """One stage of one run and all it needs. ``prepare`` is called once, with the fresh network."""
+    """One stage of one run and all it needs. ``prepare`` is called once, with the fresh network; ``saved`` after each
+    checkpoint, by the process that writes it."""
 
     method: Method
     stage: Stage
@@ -62,6 +63,7 @@ class StageJob:
     quiet: bool = False
     validate: Callable[[nn.Module], float] | None = None
     validate_every: int | None = None
+    saved: Callable[[], None] = lambda: None
 
     @property
     def recipe(self) -> Recipe:
@@ -95,6 +97,7 @@ class _Training:
         self.total = recipe.iterations or (recipe.epochs or 0) * self.spe
         self.epochs = math.ceil(self.total / self.spe)
         self.step = 0
+        self.curve: list[dict[str, Any]] = []
 
         saved = load_checkpoint(job.folder)
         seed_everything(derive_seed(job.seed, "init", job.stage.name))
@@ -118,7 +121,7 @@ class _Training:
             seed_everything(derive_seed(job.seed, "step", job.stage.name, self.world.rank))
         else:
             self._restore(saved)
-        self._trim_metrics()
+        self._write_curve()
 
     def _wrap(self, step: TrainStep) -> nn.Module:
         module: nn.Module = step
@@ -142,7 +145,7 @@ class _Training:
 
     def _epoch(self, progress: TrainingProgress) -> None:
         epoch, start = divmod(self.step, self.spe)
-        began, images = time.monotonic(), 0
+        self.began = time.monotonic() - self.meter.seconds  # an epoch that is continued took something already
         with _closing(self.job.loader.epoch(epoch, start)) as batches:  # an error ends worker processes at once
             for batch in batches:
                 if self.world.any(self.job.watch.stops, self.device):
@@ -150,16 +153,19 @@ class _Training:
                     self.job.watch.check()
                     raise Interrupted(signal.SIGTERM)  # another process was asked to stop
                 self._train_on(batch)
-                images += batch.images.shape[0] * self.world.size
                 if self.device.type == "cpu" or self.step % _LOOK_EVERY == 0 or self.step == self.total:
                     self._look_at_loss(epoch)
-                rate = images / (time.monotonic() - began)
-                progress.step(self.step, epoch, self.epochs, self.meter, rate)
-                if self.recipe.checkpoint_every and self.step % self.recipe.checkpoint_every == 0:
-                    self._save()
+                self.meter.seconds = time.monotonic() - self.began
+                progress.step(self.step, epoch, self.epochs, self.meter, self.meter.images_per_s * self.world.size)
                 if self.step == self.total:
                     break
-        self._end_epoch(epoch, images / (time.monotonic() - began), progress)
+                if self._asked_to_save and self.step % self.spe:  # at the end of an epoch: with its line in the curve
+                    self._save()
+        self._end_epoch(epoch, progress)
+
+    @property
+    def _asked_to_save(self) -> bool:
+        return self.recipe.checkpoint_every is not None and self.step % self.recipe.checkpoint_every == 0
 
     def _train_on(self, batch: Batch) -> None:
         rate = step_learning_rate(self.recipe, self.step, self.spe)
@@ -183,7 +189,8 @@ class _Training:
         self.scaler.update()
         self.step += 1
         self.meter.update(parts, batch)
-        if self.ema is not None and self.step % self.recipe.model_ema_steps == 0:
+        # torchvision's references: after the first step of an epoch, then every so many within it
+        if self.ema is not None and (self.step - 1) % self.spe % self.recipe.model_ema_steps == 0:
             position = self.step if self.recipe.iterations else (self.step - 1) // self.spe
             self.ema.update(self.model, reset=position < self.recipe.lr_warmup_epochs)
 
@@ -207,50 +214,47 @@ class _Training:
             raise Diverged(f"the loss is no longer finite at step {self.step} (epoch {epoch + 1})")
 
     # ---- between epochs ---------------------------------------------------------------------------
-    def _end_epoch(self, epoch: int, rate: float, progress: TrainingProgress) -> None:
+    def _end_epoch(self, epoch: int, progress: TrainingProgress) -> None:
         self._look_at_loss(epoch)
-        means = self._means()
+        self.meter.seconds = time.monotonic() - self.began
+        whole = self._of_all_processes()
+        means, rate = whole.means(), whole.images_per_s
+        line = {"stage": self.job.stage.name, "epoch": epoch + 1, "step": self.step,
+                "lr": self.optimizer.param_groups[0]["lr"], "images": whole.images,
+                "seconds": round(whole.seconds, 3), "images_per_s": round(rate, 1)}  # fmt: skip
         last = self.step == self.total
         every = self.job.validate_every
         if self.job.validate is not None and every and (last or (epoch + 1) % every == 0):
             means["val_top1"] = self.job.validate(self.ema.module if self.ema is not None else self.model)
             self.module.train()
         self.meter.reset()
+        self.curve.append({**line, **means})
         if self.world.is_main:
-            line = {"stage": self.job.stage.name, "epoch": epoch + 1, "step": self.step,
-                    "lr": self.optimizer.param_groups[0]["lr"], **means, "images_per_s": round(rate, 1)}  # fmt: skip
             with (self.job.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(self.curve[-1]) + "\n")
             progress.epoch(epoch, self.epochs, means, rate)
         due = self.world.share(time.monotonic() - self.saved_at > _PAUSE)
-        if self.recipe.checkpoint_every is None and not last and due:
+        if self._asked_to_save or (self.recipe.checkpoint_every is None and not last and due):
             self._save()
 
-    def _means(self) -> dict[str, float]:
+    def _of_all_processes(self) -> Meter:
         if self.world.size == 1:
-            return self.meter.means()
+            return self.meter
         everyone = self.world.gather(self.meter.state_dict())
         total = Meter(torch.device("cpu"))
         total.images = sum(one["images"] for one in everyone)
         total.judged = sum(one["judged"] for one in everyone)
+        total.seconds = max(one["seconds"] for one in everyone)
         for one in everyone:
             for name, value in one["sums"].items():
                 total._add(name, torch.tensor(value))
-        return total.means()
+        return total
 
-    def _trim_metrics(self) -> None:
-        """Forget the lines of epochs that will be trained again."""
+    def _write_curve(self) -> None:
+        """metrics.jsonl as of the checkpoint: lines of epochs that will be trained again are forgotten."""
         path = self.job.folder / "metrics.jsonl"
-        if not self.world.is_main or not path.is_file():
-            return
-        kept = []
-        for line in path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= self.step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                break  # a line that a killed process left half-written
-        write_text_atomic(path, "".join(kept))
+        if self.world.is_main and (self.curve or path.exists()):
+            write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in self.curve))
 
     # ---- checkpoints ------------------------------------------------------------------------------
     def _save(self) -> None:
@@ -266,12 +270,15 @@ class _Training:
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "processes": states,
+            "curve": self.curve,
         }
         if all(bool(v.isfinite().all()) for v in state["model"].values() if v.is_floating_point()):
             save_checkpoint(self.job.folder, self.step, state)
+            self.job.saved()
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.step = int(state["step"])
+        self.curve = state["curve"] if "curve" in state else self._curve_of_earlier_version()
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -281,5 +288,12 @@ class _Training:
         if len(processes) == self.world.size:
             self.meter.load_state_dict(processes[self.world.rank]["meter"])
             restore_random_state(processes[self.world.rank]["random"])
+            if self.step % self.spe == 0:  # an earlier version saved before it wrote the epoch's line
+                self.meter.reset()
         else:  # continued by another number of processes: fresh randomness, reproducible from here
             seed_everything(derive_seed(self.job.seed, "step", self.job.stage.name, self.world.rank, self.step))
+
+    def _curve_of_earlier_version(self) -> list[dict[str, Any]]:
+        """Its checkpoints do not hold the curve: the lines of the file up to the checkpoint."""
+        lines = read_json_lines(self.job.folder / "metrics.jsonl")
+        return [line for line in lines if isinstance(line.get("step"), int) and line["step"] <= self.step]

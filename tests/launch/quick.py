@@ -61,7 +61,13 @@ def statuses(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def fingerprints(out: Path) -> dict[str, str]:
-    """sha256 of everything that must be equal however a comparison got there: weights, records, tables."""
+    """sha256 of everything that must be equal however a comparison got there: weights, records, tables, curves."""
     wanted = [*out.glob("results.csv"), *out.glob("summary.csv"), *out.glob("runs/*/rows.csv"),
               *out.glob("runs/*/*.npz"), *out.glob("runs/*/cost.json"), *out.glob("stages/*/weights-*.pt")]  # fmt: skip
-    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(wanted)}
+    content = {p: p.read_bytes() for p in wanted} | {p: _curve(p) for p in out.glob("runs/*/metrics.jsonl")}
+    return {str(p.relative_to(out)): hashlib.sha256(content[p]).hexdigest() for p in sorted(content)}
+
+
+def _curve(path: Path) -> bytes:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return repr([{k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in lines]).encode()

@@ -50,7 +50,7 @@ def _printed(out: Path, width: int) -> str:
 def norms(tmp_path: Path) -> Path:
     out = write_results(tmp_path / "norms", NORMS, seeds=(0, 1, 2), n=200, val=100, epochs=4,
                         broken={("none", 1): ("diverged", "the loss is no longer finite")})  # fmt: skip
-    _say(out, train_memory_mib=191.543, ms_per_step=lambda place: 100.0 + place,
+    _say(out, train_memory_mib=191.543, train_steps=2800, ms_per_step=lambda place: 100.0 + place,
          images_per_s=lambda place: 1280 - place)  # fmt: skip
     return out
 
@@ -77,7 +77,8 @@ def test_a_folder_without_facts_has_the_speed_from_its_epochs(tmp_path: Path) ->
     assert {(row["train_memory_mib"], row["ms_per_step"], row["images_per_s"]) for row in _written(out)} == {("",) * 3}
     for path in out.glob("runs/*/spec.json"):
         value = json.loads(path.read_text())
-        value["stages"][-1]["recipe"]["batch_size"] = 100
+        for stage in value["stages"]:
+            stage["recipe"]["batch_size"] = 100
         path.write_text(json.dumps(value))
     for row in _written(out):
         assert (row["ms_per_step"], row["images_per_s"]) == (repr(round(100_000 / 1234.5, 3)), "1234.5")
@@ -92,11 +93,32 @@ def test_a_run_without_numbers_stays_a_line(tmp_path: Path) -> None:
         "none norm", "0", "", "")  # fmt: skip
 
 
-def test_speed_is_that_of_the_stage_and_of_the_usual_epoch() -> None:
-    curves = [{"stage": "sp", "images_per_s": 10.0}, *({"stage": "hrl", "images_per_s": v} for v in (5, 100, 120, 110)),
-              {"stage": "hrl", "epoch": 5}]  # fmt: skip
-    assert training_speed(curves, "hrl", 128) == {"images_per_s": 105.0, "ms_per_step": round(128_000 / 105, 3)}
-    assert training_speed(curves, "ge", 128) == {}
+def test_speed_is_all_images_over_all_time_of_all_stages() -> None:
+    """A long stage and a quick last one: neither the last stage's speed nor a mean of speeds."""
+    curves = [
+        {"stage": "whole", "epoch": 1, "step": 10, "images": 1000, "seconds": 20.0, "images_per_s": 50.0},
+        {"stage": "whole", "epoch": 2, "step": 20, "images": 1000, "seconds": 10.0, "images_per_s": 100.0},
+        {"stage": "heads", "epoch": 1, "step": 5, "images": 1000, "seconds": 2.0, "images_per_s": 500.0},
+        {"stage": "heads", "epoch": 2},
+    ]
+    sizes = {"whole": 100, "heads": 200}
+    expected = {"train_s": 32.0, "train_steps": 25, "images_per_s": round(3000 / 32, 1), "ms_per_step": 1280.0}
+    assert training_speed(curves, sizes) == expected
+    older = [{k: v for k, v in line.items() if k not in ("images", "seconds")} for line in curves]
+    assert training_speed(older, sizes) == expected
+    assert training_speed(curves, {**sizes, "more": 1}) == {}
+
+
+def test_memory_of_the_last_stage_alone_is_not_that_of_the_run(tmp_path: Path) -> None:
+    """Earlier versions stored facts of the last stage: speed is worked out anew, memory is left out."""
+    out = write_results(tmp_path / "old", NORMS, n=200, val=100, epochs=4)
+    _say(out, train_memory_mib=0.2, ms_per_step=1.0, images_per_s=7569.0)
+    for path in out.glob("runs/*/spec.json"):
+        value = json.loads(path.read_text())
+        value["stages"] = [{"name": name, "recipe": {"batch_size": 100}} for name in ("warm", "train")]
+        path.write_text(json.dumps(value))
+    (first, *_) = _written(out)
+    assert (first["images_per_s"], first["train_memory_mib"]) == ("1234.5", "")
 
 
 def test_the_terminal_shows_it_where_it_fits(norms: Path) -> None:
@@ -153,7 +175,10 @@ runs:
         metrics = (status.parent / "metrics.jsonl").read_text().splitlines()
         rates = [json.loads(line)["images_per_s"] for line in metrics]
         assert len(rates) == 3
-        assert facts["ms_per_step"] == pytest.approx(32_000 / statistics.median(rates), rel=1e-3)
+        seconds = [json.loads(line)["seconds"] for line in metrics]
+        assert facts["ms_per_step"] == pytest.approx(1000 * sum(seconds) / 6, abs=0.01)
+        assert facts["images_per_s"] == pytest.approx(192 / sum(seconds), abs=0.1)
+        assert facts["wall_s"] >= facts["train_s"] > 0
         found[facts["run"]] = facts
     assert found["batch"]["train_memory_mib"] > 1.3 * found["none"]["train_memory_mib"] > 0
     table = list(csv.DictReader((out / "runs.csv").open()))
