@@ -8,6 +8,7 @@ name where a pattern matches several; a pattern may match none). Sections merge 
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.config.messages import explain_errors
+from bench.config.messages import explain_errors, path_text
 from bench.config.schema import Comparison
-from bench.config.source import Node, Origin, parse_yaml, read_yaml
+from bench.config.source import Node, Origin, escaped, is_plain, parse_yaml, read_yaml
 from bench.errors import ConfigError
 from bench.registry import did_you_mean
 
 COMMAND_LINE = Origin("command line")
+#: Keys whose text people write for people.
+FREE_TEXT = ("title", "label", "group", "skip", "source", "note", "statistic")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,15 @@ def load_config(
 
 
 def check_comparison(tree: Node) -> Comparison:
-    """Tree -> Comparison, or one ConfigError with a line per problem."""
+    """Tree -> Comparison, or one ConfigError with a line per problem. Control characters are written out in text that
+    is only shown, in place, and refused everywhere else, as line ends are."""
+    for path, node in tree.walk():
+        if isinstance(node.value, str) and path[-1] in FREE_TEXT:
+            node.value = escaped(node.value)
+        elif isinstance(node.value, str) and not is_plain(node.value):
+            words = "holds a control character or a line end"
+            raise ConfigError(f"{escaped(path_text(path, tree))}: {words}: {ascii(node.value)[:60]}",
+                              where=str(node.origin))  # fmt: skip
     try:
         return Comparison.model_validate(tree.plain())
     except ValidationError as error:
@@ -88,7 +99,7 @@ def check_comparison(tree: Node) -> Comparison:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Node:
-    real = path.resolve()
+    real = Path(os.path.realpath(path))
     if real in above:
         raise ConfigError("extends or includes itself", where=str(path))
     tree = read_yaml(path)
@@ -178,9 +189,9 @@ def _run_name(run: Node) -> str | None:
 
 
 def _apply_setting(tree: Node, setting: str) -> None:
-    where = f"--set {setting}"
+    where = f"--set {escaped(' '.join(setting.split()))}"
     key, equals, text = setting.partition("=")
-    if not equals or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", key.strip()):
+    if not equals or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", key.strip()) or not is_plain(key):
         raise ConfigError("takes path.to.key=value", where=where)
     value = parse_yaml(text, where)
     value = _as_node(value.plain() if text.strip() else None, COMMAND_LINE)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from bench.config.base import AtKey
 from bench.config.source import Node
 from bench.errors import ConfigError
 from bench.registry import did_you_mean
@@ -59,7 +60,8 @@ def _line(
 ) -> str:  # fmt: skip
     item = items[0]
     full = (*prefix, *path)
-    where = tree.origin_of(full)
+    problem = item.get("ctx", {}).get("error")
+    where = tree.origin_of((*full, *problem.path) if isinstance(problem, AtKey) else full)
     key = path_text(full, tree)
     if item["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])

@@ -283,8 +283,11 @@ def _find_weights(loaded: Loaded, index: int, run: Run) -> Path | None:
     if run.weights is None:
         return None
     for candidate in (Path(run.weights).expanduser(), loaded.path.parent / run.weights):
-        if candidate.is_file():
-            return candidate.resolve()
+        try:
+            if candidate.is_file():
+                return candidate.resolve()
+        except OSError:  # a name that is too long
+            continue
     where = str(loaded.origin("runs", index, "weights"))
     raise ConfigError(f"runs.{run.name}.weights: no such file: {run.weights}", where=where)
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.config.ablation import Ablation, as_sections
-from bench.config.base import Strict
+from bench.config.base import AtKey, Strict
 from bench.config.comparing import Published, parse_budget
 from bench.config.stage import Stage
+from bench.registry import did_you_mean
 
 #: Raised whenever numbers measured under the old and the new code must not be compared. Part of every row.
 PROTOCOL_VERSION = 1
@@ -192,23 +193,25 @@ class Recipe(Strict):
             raise ValueError("give `epochs` or `iterations`, one of them (set the other to null)")
         length = self.epochs or self.iterations or 0
         if self.lr_warmup_epochs >= length and self.lr_warmup_epochs > 0:
-            raise ValueError(f"lr_warmup_epochs ({self.lr_warmup_epochs}) must be shorter than the training ({length})")
+            problem = f"lr_warmup_epochs ({self.lr_warmup_epochs}) must be shorter than the training ({length})"
+            raise AtKey(problem, "lr_warmup_epochs")
         if self.lr_scheduler == "multistep" and not self.lr_milestones:
-            raise ValueError("lr_scheduler: multistep needs lr_milestones")
+            raise AtKey("lr_scheduler: multistep needs lr_milestones", "lr_scheduler")
         if self.lr_scheduler != "multistep" and self.lr_milestones:
-            raise ValueError(f"lr_milestones do nothing under lr_scheduler: {self.lr_scheduler}")
+            raise AtKey(f"lr_milestones do nothing under lr_scheduler: {self.lr_scheduler}", "lr_milestones")
         if any(m < 0 for m in self.lr_milestones) or list(self.lr_milestones) != sorted(set(self.lr_milestones)):
-            raise ValueError("lr_milestones must grow")
+            raise AtKey("lr_milestones must grow", "lr_milestones")
         if self.nesterov and (self.opt != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov needs opt: sgd and a momentum greater than 0")
+            raise AtKey("nesterov needs opt: sgd and a momentum greater than 0", "nesterov")
         if self.reference_batch_size is not None and self.opt != "sgd":
-            raise ValueError("reference_batch_size is a rule for opt: sgd; set it to null, and lr for the batch size")
+            problem = "reference_batch_size is a rule for opt: sgd; set it to null, and lr for the batch size"
+            raise AtKey(problem, "reference_batch_size")
         if self.lr_min > self.lr:
-            raise ValueError(f"lr_min ({self.lr_min}) is greater than lr ({self.lr})")
+            raise AtKey(f"lr_min ({self.lr_min}) is greater than lr ({self.lr})", "lr_min")
         if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size < 2:
-            raise ValueError("mixup and cutmix need a batch_size of at least 2")
+            raise AtKey("mixup and cutmix need a batch_size of at least 2", "batch_size")
         if self.loader == "resident" and self.auto_augment:
-            raise ValueError("auto_augment needs loader: workers (or auto)")
+            raise AtKey("auto_augment needs loader: workers (or auto)", "auto_augment")
         return self
 
 
@@ -280,12 +283,13 @@ class Run(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Run:
         if self.evaluate_only and not self.weights:
-            raise ValueError("evaluate_only needs weights: FILE")
+            raise AtKey("evaluate_only needs weights: FILE", "evaluate_only")
         if self.arch and not self.weights:
-            raise ValueError("arch names what `weights` belong to; give weights: FILE too")
+            raise AtKey("arch names what `weights` belong to; give weights: FILE too", "arch")
         unknown = set(self.data) - {"mean", "std"}
         if unknown:
-            raise ValueError(f"a run may change mean and std of the data, not {', '.join(sorted(unknown))}")
+            problem = f"a run may change mean and std of the data, not {', '.join(sorted(unknown))}"
+            raise AtKey(problem, "data", min(unknown))
         return self
 
 
@@ -330,9 +334,10 @@ class Comparison(Strict):
     @model_validator(mode="after")
     def _unique_names(self) -> Comparison:
         seen: set[str] = set()
-        for run in self.runs:
+        for index, run in enumerate(self.runs):
             if run.name.lower() in seen:
-                raise ValueError(f"two runs are called '{run.name}' (names differ in more than case)")
+                problem = f"two runs are called '{run.name}' (names differ in more than case)"
+                raise AtKey(problem, "runs", index, "name")
             seen.add(run.name.lower())
         return self
 
@@ -348,9 +353,10 @@ class Comparison(Strict):
     def _reference_exists(self) -> Comparison:
         names = [run.name for run in self.runs]
         if self.reference is not None and self.reference not in names:
-            raise ValueError(f"reference: no run is called '{self.reference}'")
+            problem = f"reference: no run is called '{self.reference}'{did_you_mean(self.reference, names)}"
+            raise AtKey(problem, "reference")
         if self.reference is None and any(not isinstance(entry, str) for entry in self.budgets):
-            raise ValueError("budgets: a share needs a `reference:` run that it is a share of")
+            raise AtKey("budgets: a share needs a `reference:` run that it is a share of", "budgets")
         return self
 
 
@@ -367,6 +373,11 @@ def _precision(value: Any) -> Any:
 
 def _floats(value: Any) -> Any:
     """YAML lists of numbers as tuples of floats: [0, 0.5] is meant as (0.0, 0.5)."""
-    if isinstance(value, (list, tuple)):
-        return tuple(float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value)
-    return value
+    return tuple(map(_float, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _float(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    except OverflowError:
+        return float("inf")  # which is then refused as not finite

@@ -6,8 +6,11 @@ words), ``1e-3`` is a number, a key that stands twice is an error.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,14 @@ import yaml
 
 from bench.errors import ConfigError
 
-_LARGEST = 100_000  # nodes in one file, aliases counted each time: a bound on hostile or broken input
+# Bounds on hostile or broken input, each far above what a comparison of 1,000 runs takes.
+_MOST_BYTES = 2_000_000
+_MOST_NODES = 100_000  # in one file, aliases counted each time
 _DEEPEST = 50
+_LONGEST_KEY, _LONGEST_TEXT = 500, 2_000  # characters
+_TOO_MUCH = "too large or too deeply nested"
+# C0 and C1 controls but tab and line feed, marks that turn the direction of writing, halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -84,7 +93,11 @@ class Node:
             yield path, self
 
 
-class _Loader(yaml.SafeLoader):
+# libyaml reads ten times faster; PyYAML's wheels have it.
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Parser):  # type: ignore[misc]
     """SafeLoader with the YAML 1.2 core schema's idea of booleans, numbers and null."""
 
 
@@ -104,11 +117,8 @@ for _tag, _pattern, _first in (
 def parse_yaml(text: str, source: str) -> Node:
     """Text -> tree. ``source`` is the name used in origins and errors. Raises ConfigError."""
     try:
-        loader = _Loader(text)
-        try:
-            root = loader.get_single_node()
-        finally:
-            loader.dispose()
+        _check_size(text, source)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}" if mark else source
@@ -117,14 +127,24 @@ def parse_yaml(text: str, source: str) -> Node:
         raise ConfigError(f"not valid YAML: {str(error).splitlines()[0]}", where=source) from None
     if root is None:
         return Node({}, Origin(source, 1))
-    return _Builder(source).build(root, 0)
+    return _Builder(source).build(root)
+
+
+def _check_size(text: str, source: str) -> None:
+    """ConfigError at the first node that is one too many or too deep, before any of them is made."""
+    count = depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        count += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if count > _MOST_NODES or depth > _DEEPEST:
+            raise ConfigError(_TOO_MUCH, where=f"{source}:{event.start_mark.line + 1}")
 
 
 def read_yaml(path: Path, name: str | None = None) -> Node:
-    """File -> tree. Raises ConfigError where the file is missing, unreadable or no mapping."""
+    """File -> tree. Raises ConfigError where the file is missing, unreadable, far too large or no mapping."""
     source = name or str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read_bytes(path, source).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError("no such file", where=source) from None
     except IsADirectoryError:
@@ -139,48 +159,102 @@ def read_yaml(path: Path, name: str | None = None) -> Node:
     return tree
 
 
+def _read_bytes(path: Path, source: str) -> bytes:
+    """The bytes of an ordinary file. Opened without waiting: a named pipe that nobody writes to would hang."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ConfigError("is a pipe, socket or device, not a YAML file", where=source)
+        if about.st_size > _MOST_BYTES:
+            raise ConfigError(f"{about.st_size:,} bytes are too large for a comparison (at most {_MOST_BYTES:,})",
+                              where=source)  # fmt: skip
+        return file.read(_MOST_BYTES)
+
+
+def is_plain(text: str) -> bool:
+    """Whether text is one line that can be stored and shown as it is: no escape codes or other control characters, no
+    marks that turn the direction of writing, no half of a surrogate pair."""
+    return _UNPRINTABLE.search(text) is None and not set("\t\n") & set(text)
+
+
+def escaped(text: str) -> str:
+    """Text with every control character but tabs and line ends written out, as \\\\x1b."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 class _Builder:
+    """YAML's nodes -> ours. ``above``: the collections that are being built, each inside of the one before."""
+
     def __init__(self, source: str) -> None:
         self.source = source
         self.count = 0
+        self.above: list[yaml.Node] = []
 
-    def build(self, node: yaml.Node, depth: int) -> Node:
+    def build(self, node: yaml.Node) -> Node:
         origin = Origin(self.source, node.start_mark.line + 1)
-        self.count += 1
-        if self.count > _LARGEST or depth > _DEEPEST:
-            raise ConfigError("too large or too deeply nested", where=str(origin))
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
             raise ConfigError(f"the tag '{node.tag}' is not allowed here", where=str(origin))
-        if isinstance(node, yaml.MappingNode):
-            return Node(self._mapping(node, depth), origin)
-        if isinstance(node, yaml.SequenceNode):
-            return Node([self.build(child, depth + 1) for child in node.value], origin)
-        return Node(self._scalar(node, origin), origin)
+        if isinstance(node, yaml.ScalarNode):
+            self._count(origin)
+            return Node(self._scalar(node, origin), origin)
+        with self._inside(node, origin):
+            if isinstance(node, yaml.MappingNode):
+                return Node(self._mapping(node), origin)
+            return Node([self.build(child) for child in node.value], origin)
 
-    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
+    @contextmanager
+    def _inside(self, node: yaml.Node, origin: Origin) -> Iterator[None]:
+        self._count(origin)
+        if any(node is other for other in self.above):
+            raise ConfigError("nested in itself: an alias names the section that it stands in", where=str(origin))
+        self.above.append(node)
+        yield
+        self.above.pop()
+
+    def _count(self, origin: Origin) -> None:
+        self.count += 1
+        if self.count > _MOST_NODES or len(self.above) > _DEEPEST:
+            raise ConfigError(_TOO_MUCH, where=str(origin))
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
         own: dict[str, Node] = {}
         merged: dict[str, Node] = {}
         for key_node, value_node in node.value:
-            where = f"{self.source}:{key_node.start_mark.line + 1}"
+            where = Origin(self.source, key_node.start_mark.line + 1)
             if key_node.tag == "tag:yaml.org,2002:merge":
-                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-                for source in sources:
-                    if not isinstance(source, yaml.MappingNode):
-                        raise ConfigError("<< takes a mapping", where=where)
-                    merged = {**self._mapping(source, depth + 1), **merged}
+                merged = {**self._merged(value_node, where), **merged}
                 continue
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError("a key must be a word", where=where)
-            key = key_node.value
+            key = self._key(key_node, where)
             if key in own:
-                raise ConfigError(f"the key '{key}' stands twice", where=where)
-            child = self.build(value_node, depth + 1)
+                raise ConfigError(f"the key '{key}' stands twice", where=str(where))
             # A section's line is its key's: that is where a reader looks.
-            own[key] = Node(child.value, Origin(self.source, key_node.start_mark.line + 1))
+            own[key] = Node(self.build(value_node).value, where)
         return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, where: Origin) -> dict[str, Node]:
+        """What ``<<`` brings in; of several sections the first wins."""
+        merged: dict[str, Node] = {}
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(source, yaml.MappingNode):
+                raise ConfigError("<< takes a mapping", where=str(where))
+            with self._inside(source, where):
+                merged = {**self._mapping(source), **merged}
+        return merged
+
+    def _key(self, node: yaml.Node, where: Origin) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise ConfigError("a key must be a word", where=str(where))
+        key = str(node.value)
+        if not is_plain(key):
+            raise ConfigError(f"a key holds a control character or a line end: {ascii(key)[:60]}", where=str(where))
+        if len(key) > _LONGEST_KEY:
+            raise ConfigError(f"a key of {len(key):,} characters is too long", where=str(where))
+        return key
 
     def _scalar(self, node: yaml.Node, origin: Origin) -> Any:
         kind, text = node.tag.rsplit(":", 1)[-1], node.value
+        if len(text) > _LONGEST_TEXT:
+            raise ConfigError(f"a value of {len(text):,} characters is too long", where=str(origin))
         try:
             if kind == "null":
                 return None
@@ -192,7 +266,7 @@ class _Builder:
                 cleaned = text.replace("_", "").lower()
                 return float(cleaned.replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
-            raise ConfigError(f"not a number: {text}", where=str(origin)) from None
+            raise ConfigError(f"not a number: {text[:60]}", where=str(origin)) from None
         if kind == "str":
             return text
         raise ConfigError(f"the tag '{node.tag}' is not allowed here", where=str(origin))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,9 @@ def test_options_survive_being_stored(base: Path) -> None:
         ("data.train_subset=0", "at least 1"),
         ("timeout_minutes=0", "greater than 0"),
         ("threads=0", "at least 1"),
+        ("data.mean=[" + "9" * 400 + ", 1, 1]", "data.mean: expected a finite number"),
+        ("recipe.lr=" + "9" * 400, "recipe.lr"),
+        ("runs.a.weights=" + "x" * 300, "no such file"),
         ("recipe", "takes path.to.key=value"),
         ("recipe..lr=1", "takes path.to.key=value"),
         ("recipe.lr=[", "not valid YAML"),
@@ -207,7 +211,21 @@ def test_what_is_wrong_is_one_clear_line(base: Path, setting: str, words: str) -
         ("name: [", "not valid YAML"),
         ("name: !!python/object/apply:os.system [x]", "tag"),
         ("? [a]\n: 1", "a key must be a word"),
-        ("a: &x [*x]", "nested"),
+        ("a: &x [*x]", "nested in itself"),
+        ("a: &x {<<: *x}", ":1: nested in itself"),
+        ("name: x\na: &x {b: &y {<<: [*x]}}", ":2: nested in itself"),
+        ("a: " + "[" * 60 + "]" * 60, ":1: too large or too deeply nested"),
+        ("[" * 100_000, "nest"),
+        ("{a: " * 3000 + "}" * 3000, "nest"),
+        ("".join(f"k{i}: {i}\n" for i in range(60_000)), ":50000: too large"),
+        ("a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [" + "*a, " * 100 + "]\nc: [" + "*b, " * 100 + "]", "too large"),
+        ("a: &a {x: 1}\nb: &b {<<: [" + "*a, " * 400 + "]}\nc: {<<: [" + "*b, " * 400 + "]}", "too large"),
+        ("a: '" + "x" * 2_000_000 + "'", "too large for a comparison"),
+        ("a: '" + "x" * 20_000 + "'", "a value of 20,000 characters is too long"),
+        ('"\\x1b[31m": 1', r"a key holds a control character or a line end: '\x1b[31m'"),
+        ('name: "a\\x1b[31m"', r":1: name: holds a control character or a line end: 'a\x1b[31m'"),
+        ('name: a\ndata: {name: "sy\\nn"}', r":2: data.name: holds a control character or a line end: 'sy\nn'"),
+        ('name: a\nruns:\n- name: "\\u202ea"', r":3: runs.\u202ea.name: holds a control character"),
         ("extends: none.yaml", "no such file: none.yaml"),
         ("extends: [1]", "takes a file"),
         ("extends: self.yaml", "itself"),
@@ -225,6 +243,60 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path, text: str, words
         resolve(load_config(path))
     assert words in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("reference: c\n", 12, "reference: no run is called 'c'"),
+        ("reference: a\nbudgets: [0.5, 0.5]\n", 13, "a budget stands twice"),
+        ("budgets: [0.5]\n", 12, "a share needs a `reference:` run"),
+        ("  - name: A\n    method: resnet\n", 12, "two runs are called 'A'"),
+        ("  - name: c\n    method: resnet\n    evaluate_only: true\n", 14, "needs weights"),
+        ("  - name: c\n    method: resnet\n    data:\n      root: x\n", 15, "mean and std"),
+        ("  - name: c\n    method: resnet\n    options: {depth: 8}\n    recipe: {lr: 0.2,\n             lr_min: 0.4}\n", 16, "greater than lr"),
+        ("threads: 1\nrecipe:\n  lr: 0.1\n  lr_min: 0.4\n", 15, "greater than lr"),
+        ("threads: 1\nrecipe:\n  epochs: 2\n  nesterov: true\n  momentum: 0\n", 15, "nesterov needs"),
+    ],
+)
+def test_what_sections_contradict_has_the_line_of_its_key(tmp_path: Path, text: str, line: int, words: str) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("\n" * 6 + "name: x\ndata: {name: synthetic}\nruns:\n"
+                    "  - {name: a, method: resnet, options: {depth: 8}}\n"
+                    "  - {name: b, method: resnet, options: {depth: 8}}\n" + text)  # fmt: skip
+    with pytest.raises(ConfigError) as error:
+        resolve(load_config(path))
+    assert f"{path}:{line}: " in str(error.value)
+    assert words in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A named pipe would be waited for, a device never ends."""
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    link = tmp_path / "link.yaml"
+    link.symlink_to("/dev/zero")
+    (tmp_path / "child.yaml").write_text("extends: pipe.yaml\n")
+    for path in (pipe, link, Path("/dev/null")):
+        with pytest.raises(ConfigError, match="is a pipe, socket or device"):
+            load_config(path)
+    with pytest.raises(ConfigError, match="no such file: pipe"):
+        load_config(tmp_path / "child.yaml")
+    path = tmp_path / "circle.yaml"
+    path.symlink_to(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path)
+
+
+def test_escape_codes_in_labels_are_written_out(base: Path) -> None:
+    loaded = load_config(base, settings=[r'runs.a.label="\x1b[31mred"', r'title="\u202eab"'])
+    assert loaded.comparison.runs[0].label == r"\x1b[31mred"
+    assert loaded.comparison.title == r"\u202eab"
+    assert load_config(base, settings=["title=Réseau 网络 🙂"]).comparison.title == "Réseau 网络 🙂"
+    with pytest.raises(ConfigError) as error:
+        load_config(base, settings=["nam\x1be=1"])
+    assert "\x1b" not in str(error.value)
 
 
 def test_several_problems_are_several_lines(base: Path) -> None:
