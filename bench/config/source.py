@@ -137,7 +137,8 @@ def _check_size(text: str, source: str) -> None:
         count += isinstance(event, yaml.NodeEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if count > _MOST_NODES or depth > _DEEPEST:
-            raise ConfigError(_TOO_MUCH, where=f"{source}:{event.start_mark.line + 1}")
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ConfigError(_TOO_MUCH, where=f"{source}:{line}")
 
 
 def read_yaml(path: Path, name: str | None = None) -> Node:
