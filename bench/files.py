@@ -6,14 +6,16 @@ away with ``remove_leftovers``.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bench.errors import RunError
 
@@ -24,6 +26,34 @@ _UNWRITABLE = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG,
     errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
 }  # fmt: skip
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read its bytes. OSError for a folder, a pipe, a socket or a device, without waiting for any."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_text(path: str | Path) -> str:
+    """A text file that a user wrote: UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+    Raises OSError for what is not a file, and ValueError, which names the line, for bytes that are not text.
+    """
+    with open_regular(path) as file:
+        content = file.read()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8 text: save the file as UTF-8") from error
 
 
 @contextmanager

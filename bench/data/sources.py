@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from bench.data.pictures import read_image
 from bench.errors import ConfigError, DataError
 
 #: What counts as an image file in a class folder (torchvision's list).
@@ -123,20 +123,3 @@ class FolderSource:
                                   f"{picture.size[0]}x{picture.size[1]}", where="recipe.loader")  # fmt: skip
             out[index] = np.asarray(picture).transpose(2, 0, 1)
         return out
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """A file as an RGB picture, fully decoded; DataError that names the file and the cause."""
-    try:
-        with Image.open(path) as file:
-            return file.convert("RGB")
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"cannot read image {path}: {_cause(error)}") from error
-
-
-def _cause(error: Exception) -> str:
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "not an image, or one of an unknown format"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
