@@ -146,7 +146,7 @@ def lab() -> Image.Image:
         (lambda: Image.fromarray(GREY.astype(np.int32) * 257), "its mode I (integers of 32 bits) does not say"),
         (lambda: Image.fromarray(GREY.astype(np.float32)), "its values (mode F) reach from 0 to 255, where 0 to 1 is"),
         (lambda: Image.fromarray(GREY.astype(np.float32) / 255 - 0.5), "its values (mode F) reach from -0.5 to 0.5"),
-        (lambda: Image.fromarray(np.where(X, GREY / 255, np.nan).astype(np.float32)), "its mode F holds values that are not finite"),
+        (lambda: Image.fromarray(np.where(X, 1, np.nan).astype(np.float32)), "its mode F holds values that are not"),
         (lab, "its mode LAB (colours of CIELAB)"),
     ],
 )
