@@ -27,21 +27,24 @@ def run(
     out: str | Path | None = None,
     retry: Sequence[str] = (),
     fresh: bool = False,
+    verify: bool = False,
     isolate: bool = True,
     quiet: bool = False,
 ) -> Outcome:
     """Do a comparison, as ``bench run`` does; what is already there is not done again.
 
-    config: a file, or what ``load_config`` returned. out: folder of the results. isolate: a process per run;
+    config: a file, or what ``load_config`` returned. out: folder of the results. verify: notice every changed image,
+    also in large class folders, by reading all of them. isolate: a process per run;
     False keeps methods that only this process knows usable. Returns statuses, exit code and the folder, which
-    holds results.csv, summary.csv, plots and report.html. Raises ConfigError before anything is run.
+    holds results.csv, summary.csv, plots and report.html. Raises ConfigError before anything is run,
+    also if the folder's results are of other data.
     """
     loaded = config if isinstance(config, Loaded) else load_config(config)
     specs = plan_runs(loaded)
     require_data(loaded)
     specs = leave_out_impossible(loaded, specs)
     folder = Path(out or loaded.comparison.out or Path("results") / loaded.comparison.name)
-    session = Session(folder, retry=tuple(retry), fresh=fresh, isolate=isolate, quiet=quiet)
+    session = Session(folder, retry=tuple(retry), fresh=fresh, verify=verify, isolate=isolate, quiet=quiet)
     return session.run(specs, loaded.comparison, resolved_yaml(loaded))
 
 

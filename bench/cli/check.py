@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.common import add_config_arguments, load, output_folder
+from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder
 from bench.launch.preflight import leave_out_impossible, require_data
 
 NAME = "check"
@@ -14,6 +14,7 @@ EXAMPLES = ("bench check configs/quickstart.yaml", "bench check configs/imagenet
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
+    add_verify_argument(parser)
     parser.add_argument("--config-only", action="store_true", help="stop after the file itself: no data, no networks")
 
 
@@ -30,6 +31,12 @@ def main(options: argparse.Namespace) -> int:
     bundle = open_data(comparison.data, protocol=comparison.protocol)
     counts = ", ".join(f"{count:,} {split}" for split, count in bundle.counts.items() if count)
     print(f"data           {comparison.data.name}: {counts}; split {bundle.split_hash[:12]}")
+    from bench.data.fingerprint import take_fingerprint
+    from bench.launch.same_data import check_same_data
+
+    data = take_fingerprint(comparison.data, verify=options.verify, sources=bundle.sources)
+    if unchecked := check_same_data(output_folder(loaded), specs, data):
+        print(f"results        {unchecked}")
     from bench.launch.inspect import inspect_runs, training_memory
     from bench.launch.run_one import pick_device
 

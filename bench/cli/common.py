@@ -23,6 +23,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="0,1,2", type=_seeds, help="seeds, separated by commas")
 
 
+def add_verify_argument(parser: argparse.ArgumentParser) -> None:
+    """Whether every image of large class folders is read to see if it changed."""
+    parser.add_argument("--verify", action="store_true", help="read every image to notice changes that leave names and "
+                        "sizes alone, also in class folders of more than 128 MiB")  # fmt: skip
+
+
 def load(options: argparse.Namespace) -> tuple[Loaded, list[RunSpec]]:
     """The checked comparison and its runs."""
     loaded = load_config(

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from bench.cli.common import add_config_arguments, load, output_folder
+from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder
 from bench.launch.preflight import leave_out_impossible, require_data
 
 NAME = "run"
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--eval-only", action="store_true",
                         help="train nothing: measure the `weights` that the runs name, or finished trainings")
+    add_verify_argument(parser)
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue what is there (the default)")
     again.add_argument("--fresh", action="store_true", help="forget what these runs left and start anew")
@@ -52,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     session = Session(
         output_folder(loaded), retry=tuple(options.retry), fresh=options.fresh,
         isolate=not options.in_process, quiet=options.quiet, train=not options.eval_only,
-        report=not options.no_report, ray=options.ray,
+        report=not options.no_report, ray=options.ray, verify=options.verify,
     )  # fmt: skip
     outcome = session.run(specs, loaded.comparison, resolved_yaml(loaded))
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:

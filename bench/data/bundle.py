@@ -67,6 +67,11 @@ class DataBundle:
         self._resident: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
 
     @property
+    def sources(self) -> tuple[Source, Source]:
+        """The whole training set, of which the validation part is a part, and the test set."""
+        return self._sources["train"], self._sources["test"]
+
+    @property
     def split_hash(self) -> str:
         """sha256 (hex) over data set, counts, validation indices and subsets."""
         return self.split.hash

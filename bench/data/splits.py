@@ -150,6 +150,15 @@ def save_split(split: Split, folder: str | Path) -> Path:
     return path
 
 
+def indices_hash(path: str | Path) -> str:
+    """sha256 (hex) of the indices in a stored split, whatever its file is called. Raises as ``load_split`` does."""
+    _, arrays = _read(Path(path))
+    digest = hashlib.sha256()
+    for part in PARTS:
+        digest.update(f"{part} {len(arrays[part])}".encode() + arrays[part].astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
 def load_split(path: str | Path, expected: Split) -> Split:
     """A stored split for the data described by ``expected``. Verifies that it is whole and of this data."""
     where = "data.split_file"

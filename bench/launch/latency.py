@@ -18,6 +18,7 @@ from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison, Recipe
 from bench.cost.timing import energy_of, peak_memory, time_interleaved
 from bench.data import DataBundle, open_data
+from bench.data.fingerprint import take_fingerprint
 from bench.errors import ConfigError, RunError
 from bench.evaluate.collect import AMP_TYPES
 from bench.evaluate.latency import write_latency
@@ -26,6 +27,7 @@ from bench.launch.folder import RunFolder, hold, host_class
 from bench.launch.inspect import last_stage
 from bench.launch.plans import TimedPlan, make_plans
 from bench.launch.run_one import make_method, pick_device
+from bench.launch.same_data import check_same_data
 from bench.launch.stages import load_given_weights, run_weights
 from bench.method import Executed, Method, load_strict
 from bench.report.comparing import reference_macs
@@ -82,11 +84,13 @@ def measure_latency(
     Precision is that of the runs' evaluation (``evaluate.amp``). Kernels are not autotuned by shape: adaptive
     networks make batches of ever new sizes. What is passed over is said. Returns the rows that were measured.
     Raises RunError where nothing is done or the folder is in use, ConfigError where a batch is larger than
-    the test part or the device is not here.
+    the test part, the device is not here, or the results are of other data than is there now.
     """
     if not (out / "comparison.json").is_file():
         raise RunError(f"{out} holds no results yet; `bench run` trains the networks that are timed")
     specs = [_as_it_was_run(spec, out) for spec in specs]
+    if unchecked := check_same_data(out, specs, take_fingerprint(comparison.data)):
+        say(unchecked)
     device = pick_device(specs[0])
     before = torch.get_num_threads(), torch.backends.cudnn.benchmark
     with hold(out):

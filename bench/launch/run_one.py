@@ -16,7 +16,8 @@ from bench.config.resolve import RunSpec, parse_options
 from bench.cost.table import CostTable
 from bench.cost.units import count_units
 from bench.data import DataBundle, open_data
-from bench.errors import BenchError, ConfigError, Diverged
+from bench.data.fingerprint import Fingerprint, read_fingerprint, take_fingerprint
+from bench.errors import BenchError, ConfigError, Diverged, RunError
 from bench.evaluate.collect import record_split
 from bench.evaluate.record import DecisionRecord, merge
 from bench.evaluate.rows import make_rows, write_rows
@@ -113,6 +114,7 @@ def _run(
 ) -> dict[str, Any]:
     configure_torch(spec)
     bundle = open_data(spec.data, protocol=spec.protocol)
+    data = _fingerprint(spec, folder, bundle)
     method = make_method(spec, bundle)
     if world.is_main:
         bundle.save_split(folder.out / "splits")
@@ -129,7 +131,7 @@ def _run(
     def validate(model: nn.Module) -> float:
         return 100.0 * float(record(model, "val").outcomes.hit[0].mean())
 
-    model, stage, keys = _network(spec, method, bundle, folder, device, world, watch, quiet, clock.store,
+    model, stage, keys = _network(spec, method, bundle, data, folder, device, world, watch, quiet, clock.store,
                                   validate if bundle.counts.get("val") else None)  # fmt: skip
     with watch_breaks(watch):
         keep = spec.evaluate.keep_logits
@@ -140,7 +142,18 @@ def _run(
     _store(spec, folder, method, stage, bundle, records, cost, device, keys)
     trained = [stage.resolve(of.recipe) for of in spec.stages for stage in method.stages() if stage.name == of.name]
     took = training_facts(method, trained, folder.path / "metrics.jsonl") if keys else {}
-    return {**took, "split_hash": bundle.split_hash, "counts": dict(bundle.counts)}
+    return {**took, "split_hash": bundle.split_hash, "counts": dict(bundle.counts), "data": data.model_dump()}
+
+
+def _fingerprint(spec: RunSpec, folder: RunFolder, bundle: DataBundle) -> Fingerprint:
+    """Of the data that this process reads. RunError if it is not what `bench run` found when it began."""
+    data = take_fingerprint(spec.data, sources=bundle.sources)
+    expected = read_fingerprint(folder.status.get("data"))
+    if expected is None:
+        return data
+    if changed := data.difference(expected):
+        raise RunError(f"the data changed while this comparison ran ({changed})")
+    return expected  # which may have been verified
 
 
 class watch_breaks:
@@ -157,11 +170,11 @@ class watch_breaks:
 
 
 def _network(
-    spec: RunSpec, method: Method, bundle: DataBundle, folder: RunFolder, device: torch.device, world: World,
-    watch: Watch, quiet: bool, saved: Callable[[], None], validate: Any,
+    spec: RunSpec, method: Method, bundle: DataBundle, data: Fingerprint, folder: RunFolder, device: torch.device,
+    world: World, watch: Watch, quiet: bool, saved: Callable[[], None], validate: Any,
 ) -> tuple[nn.Module, Stage, list[str]]:  # fmt: skip
     if not spec.evaluate_only:
-        trainer = Trainer(spec, method, bundle, folder.out, device, world, watch, quiet, validate, saved)
+        trainer = Trainer(spec, method, bundle, data, folder.out, device, world, watch, quiet, validate, saved)
         keys = list(trainer.keys().values())
         if world.is_main:
             folder.set_status("running", stages=keys)

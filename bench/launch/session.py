@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison
+from bench.data.fingerprint import Fingerprint, take_fingerprint
 from bench.errors import BenchError, ConfigError
 from bench.launch.folder import (
     SETTLED,
@@ -26,6 +27,7 @@ from bench.launch.folder import (
     write_comparison,
     write_runs_table,
 )
+from bench.launch.same_data import check_same_data
 from bench.train.watch import Interrupted, Watch
 
 #: A run's process that was asked to stop is waited for this long (seconds), then killed.
@@ -55,7 +57,8 @@ class Session:
     """How to go about it. retry: settled statuses to run again ("failed", ...). fresh: forget what is there.
     isolate: a process per run (never under torchrun). quiet: no progress. train: False measures only what is
     trained already. report: draw tables and plots at the end. ray: address of a Ray cluster to do the runs on, as many
-    at once as fit ("auto": see ``bench.launch.cluster.join``)."""
+    at once as fit ("auto": see ``bench.launch.cluster.join``). verify: hash the contents of large class
+    folders too."""
 
     out: Path
     retry: tuple[str, ...] = ()
@@ -65,6 +68,7 @@ class Session:
     train: bool = True
     report: bool = True
     ray: str | None = None
+    verify: bool = False
     _lock: list[int] = field(default_factory=list, repr=False)
 
     def run(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str = "") -> Outcome:
@@ -73,9 +77,10 @@ class Session:
             if self.ray is not None:
                 raise ConfigError("--ray and torchrun exclude each other: one spreads runs, the other splits each run")
             return self._run_together(specs, comparison, config_text)
+        data = take_fingerprint(comparison.data, verify=self.verify)
         with hold(self.out) as lock:
             self._lock[:] = [lock] if lock is not None else []  # held on by a run's process, should we die
-            self._begin(specs, comparison, config_text)
+            self._begin(specs, comparison, config_text, data)
             outcome = Outcome(self.out)
             if self.ray is not None:
                 self._on_cluster(self.ray, specs, outcome)
@@ -86,13 +91,22 @@ class Session:
             self._finish(specs, outcome)
         return outcome
 
-    def _begin(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str) -> None:
+    def _begin(
+        self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str, data: Fingerprint
+    ) -> None:
+        """Make the folder ready. Raises ConfigError, before anything is written, if its results are of other data."""
+        unchecked = None if self.fresh else check_same_data(self.out, specs, data)
+        if unchecked is not None:
+            print(unchecked, file=sys.stderr)
         write_comparison(self.out, comparison, specs, config_text)
         for spec in specs:
             folder = RunFolder(self.out, spec)
             folder.write_spec()
             if self.fresh:
                 _forget(folder)
+            if self._settled(folder) is None:
+                now = folder.status
+                folder.set_status(now["status"], now.get("reason"), data=data.model_dump())
 
     def _finish(self, specs: Sequence[RunSpec], outcome: Outcome) -> None:
         """Tables and plots of what there is. A figure that cannot be drawn does not undo the runs."""
@@ -239,9 +253,18 @@ class Session:
         outcome = Outcome(self.out)
         try:
             with hold(self.out) if world.is_main else nullcontext():
+                problem: BenchError | None = None
                 if world.is_main:
-                    self._begin(specs, comparison, config_text)
-                world.barrier()
+                    try:
+                        data = take_fingerprint(comparison.data, verify=self.verify)
+                        self._begin(specs, comparison, config_text, data)
+                    except BenchError as error:
+                        problem = error
+                code = world.share(problem.exit_code if problem is not None else 0)
+                if problem is not None:
+                    raise problem
+                if code:  # the first process says why
+                    raise SystemExit(code)
                 for number, spec in enumerate(specs, 1):
                     folder = RunFolder(self.out, spec)
                     status = world.share(self._settled(folder) if world.is_main else None)

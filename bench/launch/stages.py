@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.resolve import RunSpec, StageSpec, digest, recipe_identity
+from bench.data.fingerprint import Fingerprint
 from bench.errors import ConfigError, WeightsError
 from bench.files import write_json_atomic
 from bench.launch.claim import claim
@@ -35,6 +36,7 @@ class Trainer:
     spec: RunSpec
     method: Method
     bundle: DataBundle
+    data: Fingerprint
     out: Path
     device: torch.device
     world: World
@@ -49,7 +51,8 @@ class Trainer:
         for spec in self.spec.stages:
             if spec.start_from is not None and spec.start_from not in keys:
                 raise ConfigError(f"stage '{spec.name}' starts from '{spec.start_from}', which is no stage before it")
-            keys[spec.name] = stage_key(self.spec, spec, self.bundle.split_hash, keys.get(spec.start_from or ""))
+            previous = keys.get(spec.start_from or "")
+            keys[spec.name] = stage_key(self.spec, spec, self.bundle.split_hash, previous, self.data.train.digest)
         return keys
 
     def run(self) -> tuple[nn.Module, Stage]:
@@ -105,7 +108,7 @@ class Trainer:
             path = save_weights(folder, model.state_dict(), about)
             write_json_atomic(folder / "stage.json", {
                 "status": "done", "key": keys[spec.name], "stage": spec.name, "method": self.spec.method,
-                "weights": path.name, "recipe": recipe_identity(spec.recipe),
+                "weights": path.name, "recipe": recipe_identity(spec.recipe), "data": self.data.model_dump(),
             })  # fmt: skip
             remove_checkpoints(folder)
         self.world.barrier()
@@ -123,14 +126,19 @@ class Trainer:
         return model.to(self.device).eval()
 
 
-def stage_key(spec: RunSpec, stage: StageSpec, split_hash: str, previous: str | None) -> str:
+def stage_key(
+    spec: RunSpec, stage: StageSpec, split_hash: str, previous: str | None, images: str | None
+) -> str:
     """The content address of a trained stage: data, split, options it depends on, recipe, seed, what came
-    before. Twenty hex digits."""
+    before. images: digest of the training images; None gives the address without them, as it was in earlier versions.
+    Twenty hex digits."""
     value: dict[str, Any] = {
         **spec.data_identity(), "split": split_hash, "method": spec.method, "options": stage.options,
         "stage": stage.name, "recipe": recipe_identity(stage.recipe), "previous": previous,
         "weights": spec.weights_sha256 if previous is None else None, "deterministic": spec.deterministic,
     }  # fmt: skip
+    if images is not None:
+        value["images"] = images
     return digest(value)[:20]
 
 

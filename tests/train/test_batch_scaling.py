@@ -49,8 +49,9 @@ def test_what_was_trained_before_is_found_again(tmp_path: Path) -> None:
     """Addresses computed before this field existed: a new option of the harness must not lose trained stages."""
     path = tmp_path / "pinned.yaml"
     path.write_text(PINNED)
-    found = [(s.run, s.seed, s.run_id, stage_key(s, s.stages[0], "0123456789abcdef", None),
-              stage_key(s, s.stages[0], "0123456789abcdef", "x" * 20)) for s in resolve(load_config(path))]  # fmt: skip
+    split = "0123456789abcdef"
+    found = [(s.run, s.seed, s.run_id, stage_key(s, s.stages[0], split, None, None),
+              stage_key(s, s.stages[0], split, "x" * 20, None)) for s in resolve(load_config(path))]  # fmt: skip
     assert found == [
         ("resnet8", 0, "74fa209a4c1f", "859e73c8e965885bbba4", "e1c7e319a9a85c9d2b45"),
         ("resnet8", 7, "fb9ba523dd88", "5fda190b3a112a23b97c", "cc8ce7f8f26375a2eaff"),
