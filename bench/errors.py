@@ -21,6 +21,12 @@ class ConfigError(BenchError):
         super().__init__(f"{where}: {message}" if where else message)
 
 
+class ContractError(BenchError):
+    """A method does not do what ``bench.method.Method`` asks of it; nothing was run."""
+
+    exit_code = 2
+
+
 class DataError(BenchError):
     """A data set is missing, incomplete or damaged. File names in the message may hold anything: it is one line."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cost.copies import copy_with, quietly, tensors_in
@@ -29,13 +30,14 @@ with quietly():
     from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS as FVCORE_HANDLES
     from fvcore.nn.jit_analysis import JitModelAnalysis
 
-__all__ = ["count_module"]
+__all__ = ["count_module", "count_products"]
 
 #: The two counters may differ by this part of the count, or by these MACs where a unit is tiny.
 RELATIVE_SLACK = 1e-3
 ABSOLUTE_SLACK = 16
 
 aten = torch.ops.aten
+_T = TypeVar("_T")
 
 
 def count_module(module: nn.Module, inputs: Sequence[Tensor], name: str = "module") -> dict[str, int]:
@@ -154,8 +156,7 @@ def _describe_unknown(unknown: Counter[str]) -> str:
 
 def _count_again(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> int:
     """MACs by FlopCounterMode, which counts 2 FLOPs for each; inside of registered modules left out."""
-    formulas = {aten.mv: _mv_flops, aten.addmv: _addmv_flops, aten.addbmm: _addbmm_flops, aten.dot: _dot_flops}
-    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    counter = _second_counter()
     costs = ModuleCosts(counter=counter)
     try:
         with costs.watch(module), counter:
@@ -167,7 +168,33 @@ def _count_again(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> in
             f"unit '{name}': cannot be run on the meta device for the second count ({_first_line(error)}); a "
             "unit is called with tensors only and may not branch on their values"
         ) from error
+    return _macs(counter, costs)
+
+
+def count_products(model: nn.Module, run: Callable[[], _T]) -> tuple[int, _T]:
+    """MACs of all products that ``run`` really carries out with the model, as the second counter sees them, and what
+    it returned. Nothing is traced or copied: ``run`` may branch on values and work on any number of images."""
+    counter = _second_counter()
+    costs = ModuleCosts(counter=counter)
+    with torch.no_grad(), _unfused(), costs.watch(model), counter:
+        result = run()
+    return _macs(counter, costs), result
+
+
+def _second_counter() -> FlopCounterMode:
+    formulas = {aten.mv: _mv_flops, aten.addmv: _addmv_flops, aten.addbmm: _addbmm_flops, aten.dot: _dot_flops}
+    return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
+def _macs(counter: FlopCounterMode, costs: ModuleCosts) -> int:
     return (counter.get_total_flops() - costs.hidden_flops) // 2 + costs.said["macs"]
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Attention and LSTM on the CPU as the products that the counter knows, which one fused kernel would hide."""
+    with quietly(), torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), _slow_attention():
+        yield
 
 
 def _mv_flops(matrix: Sequence[int], vector: Sequence[int], *_: Any, **__: Any) -> int:
@@ -189,16 +216,23 @@ def _dot_flops(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) ->
 @contextmanager
 def _surroundings(name: str) -> Iterator[None]:
     """No gradients, no fused attention in evaluation mode, no drawn random numbers, no talk of TorchScript."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), quietly("torch.jit"):
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), quietly("torch.jit"), _slow_attention():
             yield
     except CostError as error:
         message = str(error)
         raise CostError(message if message.startswith("unit '") else f"unit '{name}': {message}") from None
     except Exception as error:  # whatever a module of somebody else raises
         raise CostError(f"unit '{name}': cannot be counted by itself ({_first_line(error)})") from error
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Attention modules call their parts one by one in evaluation mode too."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
