@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from bench.data.catalog import DatasetInfo, data_folder, how_to_get, missing_files
+from bench.data.known import check_class_names, check_known_images, md5_of
 from bench.data.scanning import class_folders, difference, scan_folder
 from bench.data.sources import ArraySource, FolderSource, Source
 from bench.data.synthetic import synthetic_images
@@ -47,7 +47,9 @@ def open_sources(info: DatasetInfo, root: Path | None, download: bool) -> tuple[
         raise DataError(f"{info.name}: there is no {missing[0]}{more}; {how_to_get(info)}")
     folder = data_folder(info.name, root)
     if info.class_folders:
-        return open_folders(folder)
+        sources = open_folders(folder)
+        check_class_names(info, sources[0].class_names, folder)
+        return sources
     return _torchvision(info, folder, download=False)
 
 
@@ -160,7 +162,11 @@ def _torchvision(info: DatasetInfo, folder: Path, *, download: bool) -> tuple[So
         if damaged:
             raise DataError(f"{damaged} is damaged (wrong checksum): delete it; {how_to_get(info)}") from error
         raise DataError(f"cannot read {info.name} in {folder}: {_line(error)}; {how_to_get(info)}") from error
-    return _as_source(info, sets[0], "train"), _as_source(info, sets[1], "test")
+    train, test = _as_source(info, sets[0], "train"), _as_source(info, sets[1], "test")
+    if info.name == "fashion_mnist":
+        images, labels = np.concatenate([train.data, test.data]), np.concatenate([train.labels, test.labels])
+        check_known_images(info, folder, images, labels, read_mini())
+    return train, test
 
 
 def _svhn(folder: Path, parts: tuple[str, ...], download: bool) -> Any:
@@ -193,7 +199,7 @@ def _damaged(info: DatasetInfo, folder: Path) -> Path | None:
         sums = {name: md5 for _, name, md5 in datasets.SVHN.split_list.values()}
     for file in (folder / name for name in info.files):
         known = sums.get(file.name)
-        if known and file.is_file() and hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() != known:
+        if known and file.is_file() and md5_of(file) != known:
             return file
     return None
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.config.schema import Data, Recipe
 from bench.data import DataBundle, open_data
+from bench.data.opening import read_mini
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,21 @@ def make_folder(root: Path, *, classes: tuple[str, ...] = ("ant", "bee", "cat"),
                 pixels = rng.integers(0, 128, shape) + 60 * label % 128
                 Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{number:03d}.jpg")
     return root
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes as MNIST's files have it."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def fashion_files() -> dict[str, bytes]:
+    """Fashion-MNIST's four files, with the embedded images over and over."""
+    files = {}
+    for source, prefix, count in zip(read_mini(), ("train", "t10k"), (60_000, 10_000)):
+        files[f"{prefix}-images-idx3-ubyte"] = idx(np.resize(source.data[:, 0, 2:-2, 2:-2], (count, 28, 28)))
+        files[f"{prefix}-labels-idx1-ubyte"] = idx(np.resize(source.labels, count))
+    return files
 
 
 def open_folder(root: Path, **data: Any) -> DataBundle:

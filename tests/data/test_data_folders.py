@@ -120,11 +120,12 @@ def test_class_counts_are_checked(tmp_path, caplog):
     make_folder(tmp_path)
     text = refused(DataError, name="image_folder", root=str(tmp_path), num_classes=4)
     assert text == "data.num_classes says 4 classes, but there are 3"
+    make_folder(tmp_path / "imagenet", classes=("n01440764", "n01443537", "n01484850"))
     with caplog.at_level("WARNING"):
-        part = open_data(Data(name="imagenet", root=str(tmp_path), val_size=6))
+        part = open_data(Data(name="imagenet", root=str(tmp_path / "imagenet"), val_size=6))
     assert part.num_classes == 3
     assert "3 of its 1000 classes" in caplog.text
-    assert open_data(Data(name="imagenet", root=str(tmp_path), num_classes=3, val_size=6)).num_classes == 3
+    assert open_data(Data(name="imagenet", root=str(tmp_path / "imagenet"), num_classes=3, val_size=6)).num_classes == 3
     assert refused(DataError, name="synthetic", num_classes=11) == "data.num_classes says 11 classes, but there are 10"
 
 

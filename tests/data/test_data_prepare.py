@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import make_folder
+from data_helpers import fashion_files, make_folder
+from torchvision.datasets import FashionMNIST
 
 from bench.config.schema import Data
 from bench.data import open_data
+from bench.data.known import md5_of
 from bench.data.prepare import prepare
 from bench.data.sorting import GROUND_TRUTH
 from bench.errors import ConfigError, DataError
@@ -244,20 +246,35 @@ def test_an_archive_is_unpacked(cifar_root, tmp_path):
     assert not (tmp_path.parent / "outside").exists()
 
 
-def test_packed_idx_files_are_unpacked(tmp_path):
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """Fashion-MNIST's archives, with contents of ours and their checksums. -> the folder."""
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for prefix, count in (("train", 60_000), ("t10k", 10_000)):
-        labels = bytes([0, 0, 8, 1]) + count.to_bytes(4, "big") + bytes(n % 10 for n in range(count))
-        images = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28)) + bytes(count * 784)
-        (raw / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels, 1))
-        (raw / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images, 1))
+    for name, content in fashion_files().items():
+        (raw / f"{name}.gz").write_bytes(gzip.compress(content, 0))
+    monkeypatch.setattr(FashionMNIST, "resources", [(path.name, md5_of(path)) for path in raw.iterdir()])
+    return raw
+
+
+def test_packed_idx_files_are_unpacked(packed, tmp_path):
     lines = prepare("fashion_mnist", tmp_path, download=False)
     assert "train: 60,000 images, 6,000 to 6,000 a class" in lines
-    broken = raw / "t10k-labels-idx1-ubyte"
-    broken.unlink()
-    packed = broken.with_name(broken.name + ".gz")
-    packed.write_bytes(packed.read_bytes()[:40])
+    assert "verified: the files are those of the published archives (MD5)" in lines
+    file = packed / "train-images-idx3-ubyte"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # one bit, of an image that is there four times more
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"{file} is not what .*gz holds"):
+        prepare("fashion_mnist", tmp_path, download=False)
+
+
+def test_a_damaged_archive_is_not_unpacked(packed, tmp_path, monkeypatch):
+    broken = packed / "t10k-labels-idx1-ubyte.gz"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(DataError, match=f"{broken} is not Fashion-MNIST's file of this name"):
+        prepare("fashion_mnist", tmp_path, download=False)
+    monkeypatch.setattr(FashionMNIST, "resources", [(path.name, md5_of(path)) for path in packed.glob("*.gz")])
     with pytest.raises(DataError, match="cannot unpack"):
         prepare("fashion_mnist", tmp_path, download=False)
-    assert not [path for path in raw.iterdir() if path.name.startswith(".")]
+    assert not [path for path in packed.iterdir() if path.name.startswith(".")]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_helpers import CPU, recipe, refused
+from data_helpers import CPU, fashion_files, idx, make_folder, recipe, refused
 
 from bench.config.schema import Data
 from bench.data import DATASETS, find_root, missing_files, open_data
@@ -195,21 +195,13 @@ def test_a_damaged_cifar_file_is_named(cifar_root, tmp_path):
 
 
 # ---- the others of torchvision --------------------------------------------------------------------------------
-def idx(array: np.ndarray) -> bytes:
-    head = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
-    return head + array.astype(np.uint8).tobytes()
-
-
 @pytest.fixture(scope="module")
 def fashion_root(tmp_path_factory):
-    """The full data set's files, with the embedded images over and over."""
     root = tmp_path_factory.mktemp("fashion")
     raw = root / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for source, prefix, count in zip(read_mini(), ("train", "t10k"), (60_000, 10_000)):
-        images = np.resize(source.data[:, 0, 2:-2, 2:-2], (count, 28, 28))
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(np.resize(source.labels, count)))
+    for name, content in fashion_files().items():
+        (raw / name).write_bytes(content)
     return root
 
 
@@ -223,6 +215,52 @@ def test_fashion_mnist(fashion_root):
     assert bundle.class_names == mini.class_names
     images, _, _ = next(iter(bundle.eval_loader("val", recipe(), batch_size=4, device=CPU)))
     assert images.shape == (4, 3, 32, 32)
+
+
+def not_fashion(how: str, files: dict[str, bytes]) -> None:
+    rng = np.random.default_rng(0)
+    if how == "random pixels":
+        files["train-images-idx3-ubyte"] = idx(rng.integers(0, 256, (60_000, 28, 28), np.uint8))
+    else:
+        files["train-labels-idx1-ubyte"] = idx(rng.integers(0, 10, 60_000, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("random pixels", "2,000 are, 2,000 with the right label"),
+        ("labels of others", "of 14,000 images that must be there, 14,000 are, "),
+    ],
+)
+def test_files_of_fashion_mnists_names_must_be_its_own(tmp_path, how, text):
+    files = fashion_files()
+    not_fashion(how, files)
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in files.items():
+        (raw / name).write_bytes(content)
+    message = refused(DataError, name="fashion_mnist", root=str(tmp_path))
+    assert f"the files in {tmp_path} are not those of fashion_mnist" in message
+    assert text in message
+
+
+@pytest.mark.parametrize("name", ["imagenet", "tiny_imagenet"])
+@pytest.mark.parametrize("classes", [("0", "1"), ("class_1", "class_2"), ("n01440764", "n0144076"), ("n01440764 ",)])
+def test_imagenet_has_wnids(tmp_path, name, classes):
+    make_folder(tmp_path, classes=classes)
+    text = refused(DataError, name=name, root=str(tmp_path))
+    assert f"the class folders of {name} are named by wnids" in text
+    assert text.endswith("for other names use `name: image_folder`")
+
+
+def test_a_thousand_wnids_must_be_imagenets(tmp_path):
+    names = tuple(f"n{number:08d}" for number in range(1000))
+    for part in ("train", "val"):
+        for name in names:
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / "a.png").touch()
+    assert "are not those of ImageNet-1k" in refused(DataError, name="imagenet", root=str(tmp_path))
+    assert open_data(Data(name="image_folder", root=str(tmp_path), val_size=100)).num_classes == 1000
 
 
 def test_svhn_without_scipy_names_the_extra(tmp_path, monkeypatch):
