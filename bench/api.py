@@ -60,11 +60,9 @@ def import_official(
 
 
 def save_official(method: Method, model: nn.Module, name: str, arch: str, path: str | Path) -> Path:
-    """Write imported weights in our format, for ``weights: FILE`` of a run."""
-    import torch
-
-    from bench.files import atomic_path
-    from bench.train.checkpoint import FORMAT
+    """Write imported weights in our format, for ``weights: FILE`` of a run. Raises RunError if it cannot be written."""
+    from bench.files import write_bytes_atomic
+    from bench.train.checkpoint import FORMAT, pack
 
     about: dict[str, Any] = {
         "method": name, "arch": arch, "options": method.config.model_dump(mode="json"),
@@ -72,6 +70,5 @@ def save_official(method: Method, model: nn.Module, name: str, arch: str, path: 
         "image_size": method.data.image_size, "mean": list(method.data.mean), "std": list(method.data.std),
     }  # fmt: skip
     path = Path(os.fspath(path))
-    with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "about": about, "model": model.state_dict()}, temporary)
+    write_bytes_atomic(path, pack({"format": FORMAT, "about": about, "model": model.state_dict()})[0])
     return path

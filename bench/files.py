@@ -81,6 +81,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def require_writable(path: str | Path) -> None:
+    """Before long work: RunError if a file cannot be written to ``path``. Leaves nothing behind."""
+    path = Path(path)
+    if not path.name or os.path.isdir(path):
+        raise RunError(f"cannot write {path}: it is a folder; name a file")
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    probe = folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+    with suppress(OSError):
+        probe.unlink()
+
+
 def write_bytes_atomic(path: str | Path, content: bytes) -> None:
     """Write a whole file at once, or leave the old one."""
     with atomic_path(path) as temporary:

@@ -23,6 +23,8 @@ from bench.errors import WeightsError
 if TYPE_CHECKING:
     from bench.config.schema import MethodConfig
 
+_WRAPPERS = ("module.", "_orig_mod.")
+
 __all__ = ["Arch", "Batch", "DataSpec", "Decisions", "Executed", "Method", "Plan", "Point", "Stage", "Unit"]
 
 
@@ -217,12 +219,13 @@ class Method(ABC):
         return archs[arch]
 
 
-def strip_prefix(state_dict: Mapping[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
-    """Drop a leading ``module.`` (DataParallel and DDP) from every key, however often it stands there."""
+def strip_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop what wrappers put before every key: ``module.`` (DataParallel, DDP, averages) and ``_orig_mod.``
+    (torch.compile), in any order and however often they stand there."""
     stripped = {}
     for key, value in state_dict.items():
-        while key.startswith(prefix):
-            key = key[len(prefix) :]
+        while key.startswith(_WRAPPERS):
+            key = key.partition(".")[2]
         stripped[key] = value
     return stripped
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
+from bench.config.weights import irregular
 from bench.errors import ConfigError
+from bench.files import require_writable
 
 NAME = "export"
 HELP = "write one operating point of a trained run as a plain network: a state_dict, and ONNX"
@@ -29,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    _check_places(options)
     source = _find(options.source)
     if source.is_file() and (options.run is not None or options.seed is not None):
         raise ConfigError("a file of weights holds one network: leave --run and --seed out", where=str(options.source))
@@ -54,6 +58,17 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_places(options: argparse.Namespace) -> None:
+    """The places to write to, before any work: writable, different, and none of them what is read."""
+    places = [place for place in (options.to, options.onnx) if place is not None]
+    for place in places:
+        require_writable(place)
+        if os.path.realpath(place) == os.path.realpath(options.source):
+            raise ConfigError("is what is exported; write to another file", where=str(place))
+    if len({os.path.realpath(place) for place in places}) < len(places):
+        raise ConfigError("--to and --onnx name the same file", where=str(options.to))
+
+
 def _find(source: Path) -> Path:
     """The folder of results, or the file of weights."""
     if source.suffix.lower() in _YAML and source.is_file():
@@ -64,7 +79,10 @@ def _find(source: Path) -> Path:
         if not folder.is_dir():
             raise ConfigError(f"no results of it in {folder}; run it first, or name their folder", where=str(source))
         return folder
-    if not source.exists():
+    kind = irregular(source)
+    if kind is not None and not os.path.isdir(source):
+        raise ConfigError(f"is {kind}, not a file or a folder of results", where=str(source))
+    if not os.path.exists(source):
         raise ConfigError("no such file or folder", where=str(source))
     return source
 

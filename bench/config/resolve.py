@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -30,6 +29,7 @@ from bench.config.schema import (
 )
 from bench.config.source import DEFAULT, Node, Origin
 from bench.config.stage import Stage
+from bench.config.weights import find_weights, weights_identity
 from bench.errors import ConfigError
 from bench.registry import did_you_mean, method_config
 
@@ -61,8 +61,8 @@ class RunSpec(Strict):
     device: str
     threads: int | None
     deterministic: bool
-    weights: str | None
-    weights_sha256: str | None
+    weights: str | None  # FILE, or FILE#KEY
+    weights_sha256: str | None  # of the file's bytes, with #KEY if one of its networks is taken
     arch: str | None
     evaluate_only: bool
     skip: str | None
@@ -142,7 +142,7 @@ def resolve(loaded: Loaded) -> list[RunSpec]:
     for index, run in enumerate(comparison.runs):
         resolved = resolve_run(loaded, index)
         data = comparison.data.model_copy(update=_normalisation(loaded, index, run))
-        weights = _find_weights(loaded, index, run)
+        weights, weights_sha256 = _weights(loaded, index, run)
         for seed in run.seeds if run.seeds is not None else comparison.seeds:
             specs.append(RunSpec(
                 comparison=comparison.name, run=run.name, label=run.label or run.name, method=run.method,
@@ -150,8 +150,7 @@ def resolve(loaded: Loaded) -> list[RunSpec]:
                 all_options=resolved.config.model_dump(mode="json"), stages=tuple(resolved.stages), data=data,
                 protocol=comparison.protocol, seed=seed, evaluate=comparison.evaluate,
                 device=comparison.device, threads=comparison.threads, deterministic=comparison.deterministic,
-                weights=str(weights) if weights else None,
-                weights_sha256=file_sha256(weights) if weights else None, arch=run.arch,
+                weights=weights, weights_sha256=weights_sha256, arch=run.arch,
                 evaluate_only=run.evaluate_only, skip=run.skip, timeout_minutes=comparison.timeout_minutes,
             ))  # fmt: skip
     return specs
@@ -278,27 +277,10 @@ def _normalisation(loaded: Loaded, index: int, run: Run) -> dict[str, Any]:
     return {key: getattr(checked, key) for key in run.data}
 
 
-def _find_weights(loaded: Loaded, index: int, run: Run) -> Path | None:
-    """The weights file: as given, or beside the comparison file. Must exist before anything runs."""
+def _weights(loaded: Loaded, index: int, run: Run) -> tuple[str | None, str | None]:
+    """The weights of a run, as given or beside the comparison file, and their identity. Raises ConfigError."""
     if run.weights is None:
-        return None
-    for candidate in (Path(run.weights).expanduser(), loaded.path.parent / run.weights):
-        try:
-            if candidate.is_file():
-                return candidate.resolve()
-        except OSError:  # a name that is too long
-            continue
-    where = str(loaded.origin("runs", index, "weights"))
-    raise ConfigError(f"runs.{run.name}.weights: no such file: {run.weights}", where=where)
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    value = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                value.update(block)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    return value.hexdigest()
+        return None, None
+    where = f"{loaded.origin('runs', index, 'weights')}: runs.{run.name}.weights"
+    path, key = find_weights(run.weights, loaded.path.parent, where=where)
+    return str(path) if key is None else f"{path}#{key}", weights_identity(path, key)

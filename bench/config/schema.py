@@ -258,7 +258,8 @@ class Run(Strict):
     data: dict[str, Any] = Field(default_factory=dict, description="Normalisation of this run (mean, std), for "
                                  "imported weights; the data set and its split are shared.")
     seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="Seeds; default: the comparison's.")
-    weights: str | None = Field(None, description="Start from these weights (our checkpoint, or a state_dict file).")
+    weights: str | None = Field(None, description="Start from these weights (our checkpoint, a state_dict file or a "
+                                "training checkpoint); FILE#KEY takes one of several networks in it.")
     arch: str | None = Field(None, description="Published architecture that `weights` belong to, where the file "
                              "holds published names; see `bench import`.")
     evaluate_only: bool = Field(False, description="Measure `weights` without training.")

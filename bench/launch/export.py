@@ -5,25 +5,27 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from bench.config.resolve import RunSpec, parse_options
 from bench.errors import BenchError, ConfigError, RunError, WeightsError
-from bench.files import atomic_path
+from bench.files import atomic_path, write_bytes_atomic
 from bench.launch.folder import read_status
 from bench.launch.stages import run_weights
 from bench.method import DataSpec, Method, Point, load_strict
 from bench.registry import did_you_mean, method_class
-from bench.train.checkpoint import read_weights
+from bench.train.checkpoint import pack, read_weights
 
 __all__ = ["Trained", "open_run", "open_weights", "plain_point", "require_onnx", "write_onnx", "write_state"]
 
+#: Side of the largest images that weights may be said to be for: a sanity check of files.
+_LARGEST_IMAGE = 8192
 #: Furthest that an exported network's logits may be from the run's own, relative to the largest logit.
 _TOLERANCE = 1e-5
 
@@ -49,29 +51,44 @@ class Trained:
         )
 
 
-def open_weights(path: Path, options: dict[str, Any] | None = None) -> Trained:
+def open_weights(path: str | Path, options: dict[str, Any] | None = None) -> Trained:
     """Weights in our format: what `bench import` wrote, or a trained stage. options: instead of the file's own.
 
-    Raises WeightsError where the file is damaged or not ours.
+    Raises WeightsError if the file is damaged or not ours.
     """
     state, about = read_weights(path)
     if about is None:
-        raise WeightsError(f"{path}: does not say which network it belongs to; `bench import METHOD ARCH {path.name}` "
+        raise WeightsError(f"{path}: does not say which network it belongs to; `bench import METHOD ARCH {path}` "
                            "makes a file that does")  # fmt: skip
     try:
         cls = method_class(str(about["method"]))
         config = parse_options(cls.Config, about["options"] if options is None else options)
-        data = DataSpec(str(about["data"]), int(about["num_classes"]), int(about["image_size"]),
-                        int(about.get("channels", 3)), tuple(about["mean"]), tuple(about["std"]))  # fmt: skip
-        method = cls(config, data)
+        method = cls(config, _data_of(about, state))
         stage = next(s for s in method.stages() if s.name == about["stage"])
-    except (KeyError, TypeError, ValueError, ValidationError, StopIteration) as error:
+        with torch.random.fork_rng(devices=[]):
+            model = method.build(stage)
+    except Exception as error:  # the file may say anything
         words = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(f"{path}: what it says of its network cannot be used ({words[:200]})") from None
-    with torch.random.fork_rng(devices=[]):
-        model = method.build(stage)
     load_strict(model, state, what=str(path))
-    return Trained(path.name, method, model.eval())
+    return Trained(Path(path).name, method, model.eval())
+
+
+def _data_of(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> DataSpec:
+    """The data that weights are for; ValueError for sizes that no network of theirs can have."""
+    data = DataSpec(str(about["data"]), int(about["num_classes"]), int(about["image_size"]),
+                    int(about.get("channels", 3)), _floats(about["mean"]), _floats(about["std"]))  # fmt: skip
+    if not any(data.num_classes in tensor.shape for tensor in state.values()):
+        raise ValueError(f"num_classes is {data.num_classes}, but no tensor has that size")
+    if not 1 <= data.image_size <= _LARGEST_IMAGE:
+        raise ValueError(f"image_size is {data.image_size}, not 1 to {_LARGEST_IMAGE}")
+    if not len(data.mean) == len(data.std) == data.channels:
+        raise ValueError(f"mean and std must have {data.channels} values")
+    return data
+
+
+def _floats(values: Iterable[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def open_run(out: Path, run: str | None = None, seed: int | None = None) -> Trained:
@@ -117,11 +134,10 @@ def _open_one(folder: Path, what: str) -> Trained | None:
         spec = RunSpec.model_validate_json((folder / "spec.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{folder / 'spec.json'} cannot be read ({type(error).__name__}); run it again") from None
-    if weights is None and spec.evaluate_only and spec.weights is not None:
-        weights = Path(spec.weights)
-    if weights is None:
+    given = spec.weights if weights is None and spec.evaluate_only else weights
+    if given is None:
         return None
-    opened = open_weights(weights, spec.options)
+    opened = open_weights(given, spec.options)
     return Trained(what, opened.method, opened.model)
 
 
@@ -146,8 +162,7 @@ def plain_point(trained: Trained, point: Point) -> nn.Module:
 def write_state(network: nn.Module, path: Path) -> None:
     """The network's state_dict as a file that ``torch.load(path, weights_only=True)`` reads. Raises RunError."""
     state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    write_bytes_atomic(path, pack(state)[0])
 
 
 def require_onnx() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.config.resolve import RunSpec, StageSpec, digest, recipe_identity
 from bench.data.fingerprint import Fingerprint
@@ -27,6 +28,8 @@ from bench.train.world import World
 
 if TYPE_CHECKING:
     from bench.data import DataBundle
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,20 +162,34 @@ def run_weights(folder: Path) -> Path | None:
 
 
 def load_given_weights(spec: RunSpec, method: Method, model: nn.Module) -> None:
-    """Fill ``model`` from the run's ``weights``: our file, published names (``arch``), or our own names."""
+    """Fill ``model`` from the run's ``weights``: our file, published names (``arch``), or our own names.
+
+    Raises WeightsError if they do not fit. Warns if they were trained on images normalised in another way.
+    """
     assert spec.weights is not None
-    state, about = read_weights(Path(spec.weights))
+    state, about = read_weights(spec.weights)
     if about is not None and about.get("method") != spec.method:
         raise WeightsError(f"{spec.weights} holds weights of method '{about.get('method')}', not '{spec.method}'")
-    if about is None and spec.arch is not None:
-        state = published_state(type(method), spec.arch, state)
+    normalised = {name: about.get(name) for name in ("mean", "std")} if about is not None else {}
     try:
+        if about is None and spec.arch is not None:
+            published, network = type(method).import_weights(spec.arch, state)
+            state = dict(network.state_dict())
+            normalised = {"mean": published.data.mean, "std": published.data.std}
         load_strict(model, strip_prefix(state), what=f"run '{spec.run}'")
     except WeightsError as error:
-        hint = "" if about is not None or spec.arch else "; where the file holds published names, say which: arch: NAME"
+        named = about is not None or spec.arch is not None or not all(w in str(error) for w in ("missing", "left over"))
+        hint = "" if named else "; if the file holds published names, say which: arch: NAME"
         raise WeightsError(f"{spec.weights}: {error}{hint}") from None
+    _compare_normalisation(spec, method, normalised)
 
 
-def published_state(method: type[Method], arch: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published names -> our names, through the method's own import."""
-    return dict(method.import_weights(arch, state)[1].state_dict())
+def _compare_normalisation(spec: RunSpec, method: Method, trained: Mapping[str, Any]) -> None:
+    """Warn if weights were trained with another mean or std than the run's images get."""
+    for name, own in (("mean", method.data.mean), ("std", method.data.std)):
+        other = trained.get(name)
+        if not isinstance(other, (list, tuple)) or not all(isinstance(v, (int, float)) for v in other):
+            continue  # files from before these were stored
+        if len(other) != len(own) or max(abs(a - b) for a, b in zip(own, other)) > 1e-6:
+            log.warning("run '%s': its weights were trained with %s %s, its images get %s; to change that, set "
+                        "`data: {%s: ...}` of the run", spec.run, name, list(other), list(own), name)  # fmt: skip

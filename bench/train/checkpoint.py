@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.config.weights import irregular, split_key
 from bench.errors import WeightsError
 from bench.files import write_bytes_atomic
-from bench.train.foreign import state_dict_keys
+from bench.train.foreign import choose_network, load_tensors
 
 log = logging.getLogger(__name__)
 
 FORMAT = "depthbench-weights"
-#: Where training checkpoints keep their state_dict, the one to use first.
-STATE_DICT_KEYS = ("state_dict", "model_ema", "model")
 _CHECKPOINT = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})\.pt")
 _WEIGHTS = re.compile(r"weights-([0-9a-f]{16})\.pt")
 
 
-def _pack(state: Mapping[str, Any]) -> tuple[bytes, str]:
+def pack(state: Mapping[str, Any]) -> tuple[bytes, str]:
+    """A state as the bytes that ``torch.save`` writes, and the first sixteen hex digits of their sha256."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
@@ -41,7 +39,7 @@ def _pack(state: Mapping[str, Any]) -> tuple[bytes, str]:
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int = 2) -> Path:
     """Write ``checkpoint-<step>-<hash>.pt`` and keep the last ``keep`` of them. Raises RunError (disk)."""
-    content, hashed = _pack(state)
+    content, hashed = pack(state)
     path = folder / f"checkpoint-{step:09d}-{hashed}.pt"
     write_bytes_atomic(path, content)
     for old in _checkpoints(folder)[keep:]:
@@ -74,62 +72,62 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def save_weights(folder: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
     """Write trained weights as ``weights-<hash>.pt``: our format, with what they belong to."""
-    content, hashed = _pack({"format": FORMAT, "about": dict(about), "model": dict(state)})
+    content, hashed = pack({"format": FORMAT, "about": dict(about), "model": dict(state)})
     path = folder / f"weights-{hashed}.pt"
     write_bytes_atomic(path, content)
     return path
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """State dict of a weights file, and what it belongs to where the file is ours (else None).
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """State dict of a weights file, and what it belongs to if the file is ours (else None).
 
-    Takes our format, a bare state_dict, or a dict that holds one under ``state_dict``, ``model_ema`` or
-    ``model``. Only tensors and primitives are unpickled. Raises WeightsError.
+    path: FILE, or FILE#KEY for one of several networks of a training checkpoint. Takes our format, a bare state_dict,
+    or a dict that holds one under ``state_dict``, ``model_ema`` or ``model``; leading ``module.`` and ``_orig_mod.``
+    are dropped. Nothing of the file is run. Raises WeightsError, in one line that says what the file is.
     """
-    hashed = _WEIGHTS.fullmatch(path.name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from None
-    if hashed and hashlib.sha256(content).hexdigest()[:16] != hashed[1]:
-        raise WeightsError(f"{path}: damaged (its content does not match the checksum in its name)")
-    try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise WeightsError(
-                f"{path}: holds pickled objects besides tensors, which could run code when opened; where you "
-                f"trust the file, convert it once: {_conversion(content)}"
-            ) from None
-        raise WeightsError(f"{path}: no PyTorch file, or damaged") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError, IndexError, TypeError,
-            AttributeError):  # fmt: skip  # whatever a damaged archive provokes
-        raise WeightsError(f"{path}: no PyTorch file, or damaged") from None
+    file, key = split_key(path)
+    loaded = load_tensors(_content(file), str(file))
     if isinstance(loaded, Mapping) and loaded.get("format") == FORMAT:
-        return dict(loaded["model"]), dict(loaded["about"])
-    for key in STATE_DICT_KEYS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{path}: holds no state_dict")
-    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
-    strange = [str(k) for k, v in loaded.items() if not isinstance(v, Tensor)]
-    if strange:
-        raise WeightsError(f"{path}: holds no state_dict: '{strange[0]}' is no tensor")
-    return tensors, None
+        state, about = _ours(loaded, key, str(file))
+    else:
+        state, about = choose_network(loaded, key, str(file)), None
+    _check_values(state, str(file))
+    return state, about
 
 
-def _conversion(content: bytes) -> str:
-    """The line that keeps a foreign file's tensors, with the key under which this file has them."""
-    load = "torch.load(FILE, weights_only=False, map_location='cpu')"
-    found = state_dict_keys(content)
-    if found == []:
-        return f"torch.save({{k: v for k, v in {load}.items() if torch.is_tensor(v)}}, NEW_FILE)"
-    keys = sorted(found or STATE_DICT_KEYS, key=lambda key: key not in STATE_DICT_KEYS)  # those that we look for first
-    first = next((key for key in STATE_DICT_KEYS if key in keys), keys[0])
-    others = ", ".join(repr(key[:40]) for key in keys if key != first)
-    line = f"torch.save(dict({load}[{first!r}]), NEW_FILE)"
-    if found is None:
-        return f"{line}; where the file has no such key: {others}"
-    return f"{line}; it also has tensors under {others}" if others else line
+def _content(file: Path) -> bytes:
+    """The bytes of a file, compared with the checksum in its name if it has one."""
+    kind = irregular(file)
+    if kind is not None:
+        raise WeightsError(f"{file} is {kind}, not a file")
+    try:
+        content = file.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise WeightsError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}") from None
+    hashed = _WEIGHTS.fullmatch(file.name)
+    if hashed and hashlib.sha256(content).hexdigest()[:16] != hashed[1]:
+        raise WeightsError(f"{file}: damaged (its content does not match the checksum in its name)")
+    return content
+
+
+def _ours(loaded: Mapping[str, Any], key: str | None, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state, about = loaded.get("model"), loaded.get("about")
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{what}: says that it is {FORMAT}, but holds no weights under 'model'")
+    if not isinstance(about, Mapping):
+        raise WeightsError(f"{what}: says that it is {FORMAT}, but not which network it belongs to ('about')")
+    if key is not None:
+        raise WeightsError(f"{what}: holds one network; leave #{key} out")
+    return {str(name): value for name, value in state.items()}, {str(name): value for name, value in about.items()}
+
+
+def _check_values(state: Mapping[str, Tensor], what: str) -> None:
+    """WeightsError for tensors without values, and for values that are not finite."""
+    for name, value in state.items():
+        if value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized:
+            raise WeightsError(f"{what}: '{name}' is not an ordinary tensor ({value.device.type}, {value.layout})")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise WeightsError(f"{what}: '{name}' has fewer stored values than its shape {tuple(value.shape)}")
+    bad = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        raise WeightsError(f"{what}: {len(bad)} of {len(state)} tensors hold NaN or infinity; the first is '{bad[0]}'")

@@ -104,33 +104,6 @@ def test_weights_round_trip_and_damage(tmp_path: Path) -> None:
         read_weights(path)
 
 
-class Foreign:
-    """Something that unpickling would have to build."""
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ({"state_dict": {"w": torch.ones(1)}, "args": Foreign()}, "convert it once"),
-        ({"state_dict": {"w": "text"}}, "is no tensor"),
-        ({}, "no state_dict"),
-        ([1, 2], "no state_dict"),
-    ],
-)
-def test_foreign_files_are_refused_with_what_to_do(tmp_path: Path, value: object, words: str) -> None:
-    torch.save(value, tmp_path / "f.pth")
-    with pytest.raises(WeightsError, match=words) as error:
-        read_weights(tmp_path / "f.pth")
-    assert len(str(error.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken", b"\x80\x02}q\x00."])
-def test_what_is_no_weights_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "f.pt").write_bytes(content)
-    with pytest.raises(WeightsError):
-        read_weights(tmp_path / "f.pt")
-
-
 def test_random_states_come_back_through_a_file(tmp_path: Path) -> None:
     seed_everything(derive_seed(3, "x"))
     random.random(), np.random.rand(3), torch.rand(3)
