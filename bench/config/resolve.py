@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,7 +30,7 @@ from bench.config.schema import (
 )
 from bench.config.source import DEFAULT, Node, Origin
 from bench.config.stage import Stage
-from bench.config.weights import find_weights, weights_identity
+from bench.config.weights import find_weights
 from bench.errors import ConfigError
 from bench.registry import did_you_mean, method_config
 
@@ -283,4 +284,17 @@ def _weights(loaded: Loaded, index: int, run: Run) -> tuple[str | None, str | No
         return None, None
     where = f"{loaded.origin('runs', index, 'weights')}: runs.{run.name}.weights"
     path, key = find_weights(run.weights, loaded.path.parent, where=where)
-    return str(path) if key is None else f"{path}#{key}", weights_identity(path, key)
+    chosen = "" if key is None else f"#{key}"
+    return f"{path}{chosen}", f"{file_sha256(path)}{chosen}"
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    value = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                value.update(block)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    return value.hexdigest()

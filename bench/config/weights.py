@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -43,15 +42,3 @@ def irregular(path: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return next((name for is_kind, name in _KINDS if is_kind(mode)), None)
-
-
-def weights_identity(path: Path, key: str | None) -> str:
-    """What of a file of weights belongs to a run's identity: sha256 of its bytes, and the KEY that is taken."""
-    value = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                value.update(block)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    return value.hexdigest() if key is None else f"{value.hexdigest()}#{key}"
