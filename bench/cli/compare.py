@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from bench.config.comparing import parse_budget
@@ -31,8 +32,9 @@ def main(options: argparse.Namespace) -> int:
 
     out = options.out or Path("results") / "-and-".join(folder.resolve().name for folder in options.folders)
     merge_results(
-        options.folders, out, reference=options.reference, budgets=_budgets(options.budgets), title=options.title
-    )
+        options.folders, out, reference=options.reference, budgets=_budgets(options.budgets), title=options.title,
+        say=lambda line: print(line, file=sys.stderr),
+    )  # fmt: skip
     draw(out)
     print_summary(out)
     return 0

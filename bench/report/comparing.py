@@ -135,7 +135,7 @@ def _contender(name: str, runs: Sequence[RunResult], notes: list[str]) -> Conten
     if lost and measured:
         notes.append(f"{label}: without seed{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))} (not done).")
     reason = "no seed has all runs of the group" if measured and not whole else ""
-    found = make_contender(name, label, whole, reason)
+    found = make_contender(name, label, whole, reason, {run.tested_on for run in done})
     if found.reason:
         notes.append(f"{label} is not compared: {found.reason}.")
     elif len(found.seeds) == 1:

@@ -165,6 +165,7 @@ def _contrast(family: _Family, weights: Sequence[tuple[float, dict[str, str]]]) 
         if any(cell is None for cell in cells):
             continue
         shared = set.intersection(*({seed for seed, run in (cell or {}).items() if run.done} for cell in cells))
+        shared = {seed for seed in shared if len({cell[seed].tested_on for cell in cells if cell} - {""}) < 2}
         if shared:
             terms[other] = {
                 seed: [(weight, cell[seed]) for (weight, _), cell in zip(weights, cells) if cell is not None]

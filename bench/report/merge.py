@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,10 @@ from bench.evaluate import latency
 from bench.evaluate.columns import write_table
 from bench.files import write_json_atomic
 from bench.registry import did_you_mean
+from bench.report.comparable import SAME, StoredRun, are_one_run, check_comparable, read_stored
 
-#: What must be the same in all folders, and why rows that differ in it are never drawn together.
-_SAME = {
-    "protocol_version": "numbers of different versions of the protocol must not be compared; run the older one again",
-    "data": "accuracies on different data cannot be compared",
-    "protocol": "networks trained on the whole training set and on a part of it cannot be compared",
-    "confidence_level": "intervals of different levels cannot stand side by side",
-}
+#: What a file says of a run; of a run that several folders have, the first one's words count.
+_SAID = ("label", "group", "factors", "base", "published")
 
 
 def merge_results(
@@ -31,13 +27,15 @@ def merge_results(
     reference: str | None = None,
     budgets: Sequence[float | str] | None = None,
     title: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write ``out/comparison.json``, which names the runs where they lie; ``bench.report.draw(out)`` does the rest.
 
-    A run that two folders share is taken once, from where it is done. Different runs of one name get their
-    comparison's name too. Measured times come along. reference and budgets: default those of the first folder that has
-    budgets. Raises ConfigError where a folder holds no results, where folders differ in what must be the same
-    (protocol version, data set, protocol, level), where reference names no run, and where out has runs of its own.
+    A run that two folders share is taken once, from where it is done; further seeds of a run join it. Different runs
+    of one name get their comparison's name too. Measured times come along. reference and budgets: default those of the
+    first folder that has budgets. say: told what cannot be checked. Raises ConfigError where a folder holds no results,
+    where folders differ in what must be the same (protocol version, data set, test images, split, protocol, level),
+    where reference names no run, and where out has runs of its own.
     """
     if len({folder.resolve() for folder in folders}) < 2:
         raise ConfigError("takes two results folders or more, not the same one twice")
@@ -46,12 +44,16 @@ def merge_results(
     if (out / "runs").is_dir():
         raise ConfigError("holds a comparison's own results, which would be lost; name another folder", where=str(out))
     read = [_read(folder) for folder in folders]
-    _check_same(folders, read)
+    stored = [read_stored(folder, one) for folder, one in zip(folders, read)]
+    notes = check_comparable(folders, read, stored)
     names = _names(folders, read)
-    clashes, groups, bases = _clashes(read)
+    clashes, groups, bases = _clashes(read, stored)
+    said: dict[str, dict[str, Any]] = {}
+    taken: list[dict[tuple[str, int], dict[str, Any]]] = []
     runs: dict[tuple[str, int, str], dict[str, Any]] = {}
     places: dict[tuple[str, int, str], Path] = {}
     for folder, one, name in zip(folders, read, names):
+        taken.append({})
         for run in one["runs"]:
             where = (folder / run["folder"]).resolve()
             merged = {**run, "folder": os.path.relpath(where, out.resolve())}
@@ -61,6 +63,9 @@ def merge_results(
                 merged["group"] = f"{run['group']} ({name})"
             if run.get("base") in bases:
                 merged["base"] = f"{run['base']}@{name}"
+            words = said.setdefault(merged["run"], {key: merged[key] for key in _SAID if key in merged})
+            merged = {**{key: value for key, value in merged.items() if key not in _SAID}, **words}
+            taken[-1][run["run_id"], run["seed"]] = merged
             key = (merged["run"], run["seed"], run["run_id"])
             if key not in runs or (_is_done(where) and not _is_done(places[key])):
                 runs[key], places[key] = merged, where
@@ -73,31 +78,36 @@ def merge_results(
     if reference is None and any(parse_budget(entry).unit == "relative" for entry in chosen):
         raise ConfigError("a budget that is a share needs --reference RUN")
     write_json_atomic(out / "comparison.json", {
-        **{key: read[0].get(key) for key in _SAME}, "name": "-and-".join(names), "reference": reference,
+        **{key: read[0].get(key) for key in SAME}, "name": "-and-".join(names), "reference": reference,
         "title": title or " and ".join(str(one.get("title") or name) for one, name in zip(read, names)),
         "budgets": chosen, "runs": list(runs.values()),
         "ablation": {"sections": [part for one in read for part in (one.get("ablation") or {}).get("sections", [])]},
     })  # fmt: skip
-    _merge_latency(folders, out, list(runs.values()))
+    _merge_latency(folders, out, taken)
+    for line in notes:
+        say(line)
     return out
 
 
-def _clashes(read: Sequence[Mapping[str, Any]]) -> tuple[set[str], set[str], set[str]]:
+def _clashes(
+    read: Sequence[Mapping[str, Any]], stored: Sequence[Sequence[StoredRun]]
+) -> tuple[set[str], set[str], set[str]]:
     """Names in several folders that are not the same there: of runs, of groups, and of runs that were varied.
 
     A group or a family of an ablation that has a clashing run clashes as a whole: half of one family and half of
     another are none.
     """
-    runs: dict[str, set[str]] = {}
+    runs: dict[str, list[StoredRun]] = {}
+    for one_run in (run for of_folder in stored for run in of_folder):
+        runs.setdefault(one_run.run, []).append(one_run)
     holders: dict[tuple[str, str], list[int]] = {}  # ("group" or "base", its name) -> folders
     for place, one in enumerate(read):
         for run in one["runs"]:
-            runs.setdefault(run["run"], set()).add(_what(one, run))
             for kind in ("group", "base"):
                 if run.get(kind) is not None:
                     holders.setdefault((kind, run[kind]), []).append(place)
     several = {run["run"] for one in read for run in one["runs"] if sum(_has(other, run) for other in read) > 1}
-    clashing = {name for name, meanings in runs.items() if len(meanings) > 1}
+    clashing = {name for name, meanings in runs.items() if not are_one_run(meanings)}
     found: set[tuple[str, str]] = set()
     while True:
         more = {
@@ -125,11 +135,13 @@ def _is_done(folder: Path) -> bool:
         return False
 
 
-def _merge_latency(folders: Sequence[Path], out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """The times of the runs that were taken, under their names here; a run timed alike in two folders counts once."""
-    names = {(run["run_id"], run["seed"]): run for run in runs}
+def _merge_latency(
+    folders: Sequence[Path], out: Path, taken: Sequence[Mapping[tuple[str, int], Mapping[str, Any]]]
+) -> None:
+    """The times of the runs that were taken, under their names here; a run timed alike in two folders counts once.
+    taken: of each folder, by run id and seed."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for folder in folders:
+    for folder, names in zip(folders, taken):
         mine: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in latency.read_latency(folder):
             run = names.get((row["run_id"], row["seed"]))
@@ -156,25 +168,12 @@ def _read(folder: Path) -> dict[str, Any]:
     return dict(value)
 
 
-def _check_same(folders: Sequence[Path], read: Sequence[Mapping[str, Any]]) -> None:
-    for key, reason in _SAME.items():
-        values = [one.get(key) for one in read]
-        if len(set(values)) > 1:
-            said = ", ".join(f"{folder}: {value}" for folder, value in zip(folders, values))
-            raise ConfigError(f"the folders differ in {key.replace('_', ' ')} ({said}); {reason}")
-
-
 def _names(folders: Sequence[Path], read: Sequence[Mapping[str, Any]]) -> list[str]:
     """Short distinct names of the folders: of the comparison, or else of the folder, or numbered."""
     for names in ([str(one.get("name") or "") for one in read], [folder.resolve().name for folder in folders]):
         if len(set(names)) == len(names) and all(names):
             return names
     return [f"{folder.resolve().name}-{number}" for number, folder in enumerate(folders, 1)]
-
-
-def _what(one: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """What a run's name stands for in its folder: the ids of all its seeds."""
-    return " ".join(sorted(other["run_id"] for other in one["runs"] if other["run"] == run["run"]))
 
 
 def _reference(asked: str | None, read: Sequence[tuple[Mapping[str, Any], str]], known: Sequence[str]) -> str | None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.data.fingerprint import read_fingerprint
 from bench.errors import RunError
 from bench.evaluate.columns import read_rows
 from bench.evaluate.measured import Measured, read_measured
@@ -46,6 +47,12 @@ class RunResult:
     @property
     def done(self) -> bool:
         return self.status == "done"
+
+    @property
+    def tested_on(self) -> str:
+        """Digest of the images in the test set, '' if it was measured before there were any."""
+        data = read_fingerprint(self.facts.get("data"))
+        return data.test.digest if data is not None else ""
 
 
 @dataclass(frozen=True)

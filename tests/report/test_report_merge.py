@@ -5,18 +5,24 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic_results import FAMILIES, QUICK, write_results
 
 from bench.cli import main
+from bench.config.load import load_config
+from bench.config.resolve import resolve
+from bench.data.fingerprint import Fingerprint, PartPrint
 from bench.errors import ConfigError
 from bench.evaluate.latency import COLUMNS, read_latency, write_latency
 from bench.evaluate.rows import read_rows
 from bench.report import draw
+from bench.report.comparing import compare
 from bench.report.effects import effects
 from bench.report.merge import merge_results
 from bench.report.results import read_results
+from bench.report.tables import summarise
 
 
 @pytest.fixture
@@ -130,6 +136,128 @@ def test_the_command_draws_everything(
     assert main(["report", str(out)]) == 0
     assert (out / "results.csv").read_bytes() == before
     assert "Both" in (out / "report.html").read_text()
+
+
+RESOLVED = """\
+name: {name}
+data: {{name: cifar10, val_size: 50}}
+recipe: {{epochs: 5, batch_size: 128, lr: {lr}}}
+seeds: {seeds}
+runs:
+  - {{name: resnet8, method: resnet, options: {{depth: 8}}}}
+  - {{name: resnet14, method: resnet, options: {{depth: 14}}}}
+"""
+
+
+def resolved(out: Path, name: str, seeds: tuple[int, ...], lr: float = 0.1, **more: Any) -> Path:
+    """Results whose specs and run ids are those of a file."""
+    write_results(out, QUICK[:2], name=name, n=100, val=50, seeds=seeds, **more)
+    path = out / "file.yaml"
+    path.write_text(RESOLVED.format(name=name, lr=lr, seeds=list(seeds)))
+    specs = {(spec.run, spec.seed): spec for spec in resolve(load_config(path))}
+    runs = json.loads((out / "comparison.json").read_text())["runs"]
+    for run in runs:
+        spec = specs[run["run"], run["seed"]]
+        run["run_id"] = spec.run_id
+        (out / run["folder"] / "spec.json").write_text(spec.model_dump_json())
+    change(out, runs=runs)
+    return out
+
+
+def part(images: int = 100, content: str = "c", listing: str = "l") -> PartPrint:
+    return PartPrint(images=images, bytes=9, listing=listing, names="n", unlabelled=listing, content=content)
+
+
+def measured_on(out: Path, train: PartPrint | None, test: PartPrint | None, split: str = "0123456789abcdef") -> Path:
+    """What every run of a folder says of its data; None: nothing."""
+    for path in out.glob("runs/*/status.json"):
+        status = {**json.loads(path.read_text()), "split_hash": split}
+        if train is not None and test is not None:
+            status["data"] = Fingerprint(train=train, test=test).model_dump()
+        path.write_text(json.dumps(status))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("test", "split", "words"),
+    [
+        (part(101), "0123456789abcdef", "differ in test images (b against a: 101 images instead of 100)"),
+        (part(content="d"), "0123456789abcdef", "(b against a: the same names with other contents)"),
+        (part(listing="m"), "0123456789abcdef", "differ in test images (b against a: the same names with other"),
+        (part(), "feedfeedfeedfeed", "differ in split (a: 0123456789ab, b: feedfeedfeed); rows of different splits"),
+    ],
+)
+def test_other_test_images_and_splits_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], test: PartPrint, split: str,
+    words: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    measured_on(resolved(Path("a"), "first", (0,)), part(), part())
+    measured_on(resolved(Path("b"), "other", (1,)), part(), test, split)
+    assert main(["compare", "a", "b", "--out", "ab"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not Path("ab").exists()
+
+
+def test_the_same_run_on_other_training_images_is_another_run(tmp_path: Path) -> None:
+    """Also where its seed, and so its run id, is the same."""
+    a = measured_on(resolved(tmp_path / "a", "first", (0, 1)), part(), part())
+    b = measured_on(resolved(tmp_path / "b", "other", (0, 1)), part(content="cleaned"), part())
+    notes: list[str] = []
+    merged = read_results(merge_results([a, b], tmp_path / "ab", say=notes.append))
+    assert list(merged.by_name()) == ["resnet8@first", "resnet14@first", "resnet8@other", "resnet14@other"]
+    assert len(merged.runs) == 8
+    assert notes == [f"{b} was trained on other images than {a} (the same names with other contents)"]
+
+
+def test_folders_without_a_fingerprint_are_taken_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.report.style.FORMATS", ("svg",))
+    a = measured_on(resolved(tmp_path / "a", "first", (0,)), part(), part())
+    b = measured_on(resolved(tmp_path / "b", "other", (1,)), None, None)
+    assert main(["compare", str(a), str(b), "--out", str(tmp_path / "ab")]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert line.startswith(f"{b}: results without a fingerprint of the data")
+    assert list(read_results(tmp_path / "ab").by_name()) == ["resnet8", "resnet14"]
+
+
+def test_further_seeds_of_a_run_join_it(tmp_path: Path) -> None:
+    """A colleague's file may call and group it otherwise; with another learning rate it is another run."""
+    a = measured_on(resolved(tmp_path / "a", "mine", (0, 1), more={"resnet8": {"group": "ResNet"}}), part(), part())
+    b = measured_on(resolved(tmp_path / "b", "colleague", (1, 2, 3)), part(), part())
+    change(b, runs=[{**run, "label": f"their {run['label']}"} for run in json.loads(
+        (b / "comparison.json").read_text())["runs"]])  # fmt: skip
+    notes: list[str] = []
+    merged = read_results(merge_results([a, b], tmp_path / "ab", say=notes.append))
+    assert {name: [run.seed for run in runs] for name, runs in merged.by_name().items()} == {
+        "resnet8": [0, 1, 2, 3], "resnet14": [0, 1, 2, 3],
+    }  # fmt: skip
+    assert {(run.label, run.group) for run in merged.runs} == {("ResNet-8", "ResNet"), ("ResNet-14", None)}
+    assert notes == []
+    assert {(line["run"], line["n_seeds"]) for line in summarise(merged)} == {("resnet8", 4), ("resnet14", 4)}
+    other = measured_on(resolved(tmp_path / "c", "colleague", (2, 3), lr=0.05), part(), part())
+    apart = read_results(merge_results([a, other], tmp_path / "ac"))
+    assert list(apart.by_name()) == ["resnet8@mine", "resnet14@mine", "resnet8@colleague", "resnet14@colleague"]
+
+
+def test_verdicts_pair_only_runs_of_the_same_test_images(tmp_path: Path) -> None:
+    """In a folder whose runs say that they differ, however it came about."""
+    out = measured_on(resolved(tmp_path / "a", "first", (0, 1), budgets=["50M"]), part(), part())
+    assert [row["reason"] for row in compare(read_results(out)).verdicts] == [""]
+    for path in out.glob("runs/resnet14-*/status.json"):
+        status = json.loads(path.read_text())
+        status["data"]["test"]["content"] = "d"
+        path.write_text(json.dumps(status))
+    assert [row["reason"] for row in compare(read_results(out)).verdicts] == ["different test images"]
+    (path,) = out.glob("runs/resnet14-seed1-*/status.json")
+    status["data"]["test"]["content"] = "c"
+    path.write_text(json.dumps(status))
+    found = compare(read_results(out))
+    assert found.verdicts == []
+    assert "ResNet-14 is not compared: its own runs have different test images." in found.notes
 
 
 def rename(folder: Path, letter: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -61,13 +61,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Images:
-    """Which images a contender was trained and tested on; only equal ones are compared."""
+    """Which images a contender was trained and tested on; only equal ones are compared. content: digest of the test
+    images, '' if it is not known."""
 
     protocol_version: int
     dataset: str
     split_hash: str
     indices: bytes = field(repr=False)
     labels: bytes = field(repr=False)
+    content: str = ""
 
     def differs(self, other: Images) -> str:
         """How, in words; '' where the two are the same."""
@@ -75,7 +77,8 @@ class Images:
             return f"protocol versions {self.protocol_version} and {other.protocol_version}"
         if self.dataset != other.dataset:
             return f"data sets {self.dataset} and {other.dataset}"
-        if self.indices != other.indices or self.labels != other.labels:
+        known = self.content and other.content
+        if self.indices != other.indices or self.labels != other.labels or (known and self.content != other.content):
             return "different test images"
         if self.split_hash != other.split_hash:
             return "different splits into training and validation"
@@ -95,16 +98,20 @@ class Contender:
 
 
 def make_contender(
-    name: str, label: str, measured: Mapping[int, Mapping[str, Measured]], reason: str = ""
-) -> Contender:
+    name: str, label: str, measured: Mapping[int, Mapping[str, Measured]], reason: str = "",
+    contents: Collection[str] = (),
+) -> Contender:  # fmt: skip
     """measured: by seed, the contender's runs by their names in this comparison, in file order. reason: why there are
-    none."""
+    none. contents: digests of the test images of its runs, as far as they are known."""
     every = [one for runs in measured.values() for one in runs.values()]
     if not every:
         return Contender(name, label, (), None, reason or NO_RECORDS)
     if any(one.val is None and not _is_plain(one, runs) for runs in measured.values() for one in runs.values()):
         return Contender(name, label, (), None, NO_VALIDATION)
-    kinds = [_images(one) for one in every]
+    known = sorted(set(contents) - {""})
+    if len(known) > 1:
+        return Contender(name, label, (), None, "its own runs have different test images")
+    kinds = [_images(one, *known) for one in every]
     for kind in kinds[1:]:
         if words := kinds[0].differs(kind):
             return Contender(name, label, (), None, f"its own runs have {words}")
@@ -137,9 +144,10 @@ def _alone(item: tuple[str, Measured]) -> Candidate:
     return Candidate(run, Fixed.name, measured.test.points[0], None, Fixed(0), 0.0, macs, 0, alone=True)
 
 
-def _images(measured: Measured) -> Images:
+def _images(measured: Measured, content: str = "") -> Images:
     outcomes = measured.test.outcomes
     return Images(
         int(measured.meta.get("protocol_version") or 0), str(measured.meta.get("dataset") or ""),
         str(measured.meta.get("split_hash") or ""), outcomes.indices.tobytes(), outcomes.label.tobytes(),
+        content,
     )  # fmt: skip
