@@ -109,7 +109,7 @@ def test_large_folders_are_read_only_when_asked(root: Path, monkeypatch: pytest.
 
 def test_a_label_that_only_a_file_of_annotations_says(tmp_path: Path) -> None:
     """Tiny ImageNet as its archive has it: all validation images lie in one folder."""
-    root = make_folder(tmp_path / "tiny-imagenet-200")
+    root = make_folder(tmp_path)
     lines = []
     for label in ("ant", "bee", "cat"):
         for path in sorted((root / "val" / label).iterdir()):
@@ -117,7 +117,7 @@ def test_a_label_that_only_a_file_of_annotations_says(tmp_path: Path) -> None:
             path.rename(root / "val" / "images" / f"{label}_{path.name}")
             lines.append(f"{label}_{path.name}\t{label}\t0\t0\t1\t1")
         (root / "val" / label).rmdir()
-    data = Data(name="tiny_imagenet", root=str(tmp_path), num_classes=3)
+    data = Data(name="image_folder", root=str(root))
     annotations = root / "val" / "val_annotations.txt"
     annotations.write_text("\n".join(lines))
     before = take_fingerprint(data)
