@@ -103,7 +103,10 @@ def write_bytes_atomic(path: str | Path, content: bytes) -> None:
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write a whole text file at once (UTF-8, line ends as given), or leave the old one."""
+    """Write a whole text file at once (UTF-8, line ends as given), or leave the old one.
+
+    Halves of surrogate pairs, as in the name of a file that is not UTF-8, are written as escapes; JSON reads them back.
+    """
     write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from bench import __version__
 from bench.cli import ablate, check, compare, cost, data, explain, export, import_, latency, list_, report, run, schema
 from bench.errors import BenchError
+from bench.text import degrade, guarded
 
 #: One module per command: NAME, HELP, EXAMPLES, add_arguments(parser), main(options) -> exit code.
 COMMANDS = (run, check, list_, explain, report, compare, ablate, latency, cost, import_, export, data, schema)
@@ -38,7 +39,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 good, 1 a run failed, 2 a bad configuration, 128 + signal."""
+    for stream in (sys.stdout, sys.stderr):
+        degrade(stream)
     options = build_parser().parse_args(arguments)
+    with guarded():
+        return _do(options)
+
+
+def _do(options: argparse.Namespace) -> int:
     try:
         return int(options.main(options))
     except BenchError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any
 
 from bench.cli import run
 from bench.cli.common import load, output_folder
 from bench.config.load import Loaded
 from bench.errors import ConfigError
+from bench.text import terminal, words
 
 NAME = "ablate"
 HELP = "vary runs along the axes of an `ablation:` section, and say what each level changes"
@@ -64,10 +64,9 @@ def _list(loaded: Loaded) -> None:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
+    console = terminal(width=160)
     table = Table("axis", "level", "against", "run", "top-1", "interval", "MACs", "pairs", box=None, pad_edge=False)
     for column in (*table.columns[4:5], *table.columns[6:]):
         column.justify = "right"
@@ -82,8 +81,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             percent = "" if row["macs_percent"] is None else f"{row['macs_percent']:+.1f} %"
             cells += [f"{row['top1_difference']:+.2f}", ends, percent, str(row["pairs"])]
             meanings.setdefault(row["interval"])
-        table.add_row(*(Text(str(cell)) for cell in cells))
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+        table.add_row(*(words(cell, console) for cell in cells))
     console.print()
     console.print(table)
     for meaning in filter(None, meanings):

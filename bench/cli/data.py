@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.text import visible
+from bench.text import raw
 
 NAME = "data"
 HELP = "fetch a data set or say which files to put where, verify it and show its counts"
@@ -36,11 +36,12 @@ def main(options: argparse.Namespace) -> int:
 
     lines = prepare(options.name, root, download=options.download, val_map=options.val_map,
                     num_classes=options.num_classes, progress=_show if sys.stderr.isatty() else None)  # fmt: skip
-    print("\n".join(visible(line) for line in lines))
+    print("\n".join(lines))
     return 0
 
 
 def _show(done: int, total: int) -> None:
     """One line on a terminal, while every image is decoded."""
     if done % 500 == 0 or done == total:
-        print(f"\rdecoding {done:,} of {total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(f"\rdecoding {done:,} of {total:,}", end="\n" if done == total else "", file=raw(sys.stderr),
+              flush=True)  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 
 from bench.cli.common import add_config_arguments, load, output_folder
 from bench.launch.preflight import require_data
+from bench.text import terminal, words
 
 NAME = "latency"
 HELP = "time what a comparison has trained: milliseconds, memory and energy of each operating point"
@@ -52,12 +53,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _print(rows: list[dict[str, object]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from bench.report.style import format_macs
 
     names = ("run", "seed", "point", "batch", "ms", "p95", "ms / image", "MACs", "MiB", "mJ", "as recorded")
+    console = terminal(width=160)
     table = Table(*names, box=None, pad_edge=False)
     for column in table.columns[3:]:
         column.justify = "right"
@@ -65,11 +66,10 @@ def _print(rows: list[dict[str, object]]) -> None:
         point = row["point"] or f"{row['policy']} {row['setting']:g}"
         energy = "-" if row["energy_mj"] is None else f"{row['energy_mj']:.3g}"
         table.add_row(
-            str(row["run"]), str(row["seed"]), str(point), str(row["batch"]), f"{row['ms_median']:.3f}",
+            str(row["run"]), str(row["seed"]), words(point, console), str(row["batch"]), f"{row['ms_median']:.3f}",
             f"{row['ms_p95']:.3f}", f"{row['ms_per_image']:.4f}", format_macs(row["macs"]),  # type: ignore[arg-type]
             f"{row['memory_mib']:.1f}", energy, f"{100 * row['agreement']:.1f} %",  # type: ignore[operator]
         )  # fmt: skip
-    console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
 
 

@@ -88,7 +88,7 @@ def _annotated(path: Path, classes: tuple[str, ...]) -> FolderSource:
 def read_mini() -> tuple[ArraySource, ArraySource]:
     """The embedded Fashion-MNIST images: one lossless mosaic and a table of labels and parts."""
     try:
-        facts = json.loads((ASSETS / "fashion_mnist_mini.json").read_text())
+        facts = json.loads((ASSETS / "fashion_mnist_mini.json").read_text("utf-8"))
         table = np.load(ASSETS / "fashion_mnist_mini.npy", allow_pickle=False)
         with Image.open(ASSETS / "fashion_mnist_mini.webp") as file:
             grey = np.asarray(file.convert("L"))

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from bench.errors import RunError
 from bench.files import write_text_atomic
+from bench.text import from_cell, to_cell
 
 #: Columns of a method's published way of counting carry this prefix, then the method's own name of it.
 LEGACY = "legacy_"
@@ -83,7 +84,8 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write any table as CSV: empty for None and nan, numbers as the shortest text that reads back equal."""
+    """Write any table as CSV: empty for None and nan, numbers as the shortest text that reads back equal, an apostrophe
+    before texts that a spreadsheet would take for formulas (``bench.text.from_cell`` undoes it)."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -118,7 +120,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, float):
         whole = value.is_integer() and abs(value) < 1e15
         return str(int(value)) if whole else repr(float(value))
-    return str(value)
+    return to_cell(str(value))
 
 
 def _parse(name: str, text: str) -> Any:
@@ -128,4 +130,4 @@ def _parse(name: str, text: str) -> Any:
         return float(text) if text else None
     if text is None:
         raise ValueError("a line is cut short")
-    return text
+    return from_cell(text)

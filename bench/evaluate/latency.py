@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from bench.errors import RunError
 from bench.evaluate.columns import write_table
+from bench.text import from_cell
 
 NAME = "latency.csv"
 
@@ -98,4 +99,4 @@ def _parse(name: str, text: str | None) -> Any:
         return int(text) if text else None
     if name in _NUMBERS:
         return float(text) if text else None
-    return text
+    return from_cell(text)

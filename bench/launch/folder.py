@@ -25,6 +25,7 @@ from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison, Run
 from bench.errors import BenchError, ConfigError, RunError
 from bench.files import remove_leftovers, write_json_atomic, write_text_atomic
+from bench.text import to_cell
 
 #: What a run can be. `pending` and `running` are not final: a run found so is continued.
 STATUSES = ("pending", "running", "done", "failed", "diverged", "timeout", "interrupted", "skipped")
@@ -63,7 +64,7 @@ class RunFolder:
 def read_status(folder: Path) -> dict[str, Any]:
     """A run's status.json, or pending."""
     try:
-        value = json.loads((folder / "status.json").read_text())
+        value = json.loads((folder / "status.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {"status": "pending", "reason": None}
     if not isinstance(value, dict) or value.get("status") not in STATUSES:
@@ -117,8 +118,9 @@ def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:
     writer.writeheader()
     for spec in specs:
         status = RunFolder(out, spec).status
-        writer.writerow({**status, "run": spec.run, "seed": spec.seed, "method": spec.method,
-                         "run_id": spec.run_id, "folder": f"runs/{spec.folder}"})  # fmt: skip
+        line = {**status, "run": spec.run, "seed": spec.seed, "method": spec.method,
+                "run_id": spec.run_id, "folder": f"runs/{spec.folder}"}  # fmt: skip
+        writer.writerow({name: to_cell(value) if isinstance(value, str) else value for name, value in line.items()})
     write_text_atomic(out / "runs.csv", buffer.getvalue())
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from bench.config.load import Loaded
@@ -118,7 +119,8 @@ def point_table(found: Inspected) -> Table:
         own = counts[index] if counts.ndim == 2 else counts[index, 0]
         cost = found.cost.cost(own.numpy())
         label = point.name if counts.ndim == 2 else f"{point.name} (one blank image)"
-        table.add_row(label, *(f"{int(cost[c]) / 1e6:,.2f} M" for c in ("macs", "macs_elementwise", "macs_fvcore")))
+        macs = (f"{int(cost[c]) / 1e6:,.2f} M" for c in ("macs", "macs_elementwise", "macs_fvcore"))
+        table.add_row(Text(label), *macs)
     return table
 
 
@@ -134,7 +136,7 @@ def unit_table(found: Inspected) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for row in frame.itertuples(index=False):
-        table.add_row(*(_number(value) for value in row))
+        table.add_row(*(Text(_number(value)) for value in row))
     return table
 
 

@@ -197,7 +197,7 @@ def _store(
     lines = []
     for key in keys:
         path = folder.out / "stages" / key / "metrics.jsonl"
-        lines.append(path.read_text() if path.is_file() else "")
+        lines.append(path.read_text("utf-8") if path.is_file() else "")
     write_text_atomic(folder.path / "metrics.jsonl", "".join(lines))
     meta = row_meta(spec)
     if bundle.num_classes != (bundle.info.num_classes or bundle.num_classes):

@@ -148,7 +148,7 @@ def stage_key(
 def trained_weights(folder: Path) -> Path | None:
     """The weights of a finished stage, or None."""
     try:
-        stage = json.loads((folder / "stage.json").read_text())
+        stage = json.loads((folder / "stage.json").read_text("utf-8"))
         path = folder / str(stage["weights"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

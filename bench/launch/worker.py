@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.config.resolve import RunSpec
 from bench.launch.run_one import execute_run
+from bench.text import guarded
 from bench.train.watch import Interrupted, Watch
 
 
@@ -33,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
     _die_with_parent()
-    spec = RunSpec.model_validate_json((options.folder / "spec.json").read_text())
-    with Watch(spec.timeout_minutes).listening() as watch:
+    spec = RunSpec.model_validate_json((options.folder / "spec.json").read_text("utf-8"))
+    with guarded(), Watch(spec.timeout_minutes).listening() as watch:
         try:
             status = execute_run(spec, options.folder.parent.parent, watch=watch, quiet=options.quiet)
         except Interrupted as stop:

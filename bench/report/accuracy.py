@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluate.bounds import ORACLE, RANDOM
+from bench.report.fonts import text_of
 from bench.report.labels import Label, densify, place_labels
 from bench.report.results import Results
 from bench.report.style import (
@@ -61,7 +62,7 @@ def draw_accuracy(results: Results, lines: Sequence[dict[str, Any]], folder: Pat
     if not any(line["policy"] in POINTS for line in lines):
         return []
     paths = []
-    with styled():
+    with styled(text_of(results)):
         for stem, width, height in ((NAME, TWO_COLUMNS, 3.9), (f"{NAME}-column", ONE_COLUMN, 2.7)):
             paths += save_figure(accuracy_figure(results, lines, width, height), folder / stem)
     return paths
@@ -89,7 +90,7 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
     obstacles, labels = _draw_runs(axes, lines, own, wide)
     obstacles += _draw_families(axes, results, lines, own)
     _limits(axes, lines)
-    _draw_bounds(axes, lines, own)
+    obstacles += _draw_bounds(axes, lines, own)
     place_labels(axes, labels, densify(axes, obstacles), size)
     figure.text(left / width, 1 - 0.06 / total, "\n".join(title), va="top", ha="left", weight="bold", size=9)
     figure.legend(
@@ -153,8 +154,9 @@ def families(results: Results) -> list[list[str]]:
     return list(grouped.values())
 
 
-def _draw_bounds(axes: Axes, lines: Sequence[dict[str, Any]], own: dict[str, Look]) -> None:
-    """Lightly, and without asking for room: what random choices get, and what an oracle would."""
+def _draw_bounds(axes: Axes, lines: Sequence[dict[str, Any]], own: dict[str, Look]) -> list[np.ndarray]:
+    """Lightly, and without asking for room in the axes: what random choices get, and what an oracle would."""
+    obstacles = []
     low, high = axes.get_ylim()
     for run in dict.fromkeys(line["run"] for line in lines):
         mine = [line for line in lines if line["run"] == run]
@@ -165,6 +167,8 @@ def _draw_bounds(axes: Axes, lines: Sequence[dict[str, Any]], own: dict[str, Loo
             if line["policy"] == ORACLE and low <= line["top1_mean"] <= high:
                 axes.plot([line["macs_mean"]], [line["top1_mean"]], marker="*", markersize=6, color=own[run].colour,
                           alpha=0.45, linestyle="none", zorder=1.2)  # fmt: skip
+                obstacles.append(np.array([[line["macs_mean"], line["top1_mean"]]] * 4))
+    return obstacles
 
 
 def _draw_points(axes: Axes, points: list[dict[str, Any]], look: Look, wide: bool) -> list[np.ndarray]:

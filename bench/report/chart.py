@@ -9,7 +9,6 @@ from typing import Any
 from bench.report.accuracy import CURVES, POINTS, families
 from bench.report.results import Results
 from bench.report.style import format_macs, looks, spans
-from bench.report.tables import half_width
 
 _DASHES = {"anytime": "5 4", "cascade": "9 3 2 3", "confidence": "2 3"}
 
@@ -84,8 +83,7 @@ def _point(line: dict[str, Any], thresholds: dict[tuple[Any, ...], str], *, band
     fitted = thresholds.get((line["policy"], line["point"], line["setting"]))
     if fitted:
         facts.append(("thresholds", fitted))
-    half = half_width(line)
-    spread = "" if half is None else f" ({line['top1_lo']:.2f} to {line['top1_hi']:.2f})"
+    spread = "" if line["top1_lo"] is None else f" ({line['top1_lo']:.2f} to {line['top1_hi']:.2f})"
     facts.append(("top-1", f"{line['top1_mean']:.2f} %{spread}"))
     facts.append(("MACs", f"{format_macs(line['macs_mean'])} mean, {format_macs(line['macs_p95_mean'])} p95"))
     seeds = f"{line['n_seeds']} seeds" if line["n_seeds"] > 1 else "one seed"

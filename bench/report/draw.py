@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.evaluate.columns import write_rows, write_table
+from bench.report.fonts import font_note, legible
 from bench.report.results import Results, read_results
 from bench.report.tables import COLUMNS, legacy_columns, summarise
 
@@ -79,12 +80,15 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
     found = diagnostics.write_diagnostics(results, out)
     files.tables.extend(found.tables.values())
 
-    files.plots.extend(draw_accuracy(results, lines, plots))
-    files.plots.extend(pareto.draw_pareto(results, compared.frontier, plots))
-    files.plots.extend(draw_effects(results, plots))
-    files.plots.extend(draw_latency(results, plots))
-    files.plots.extend(diagnostics.draw_diagnostics(results, plots, found.diagnosis))
-    files.plots.extend(draw_curves(results, plots))
+    shown = legible(results)
+    alike = shown is results  # else what figures say of runs is made anew, with other labels
+    files.plots.extend(draw_accuracy(shown, lines if alike else summarise(shown), plots))
+    front = compared.frontier if alike else comparing.compare(shown).frontier
+    files.plots.extend(pareto.draw_pareto(shown, front, plots))
+    files.plots.extend(draw_effects(shown, plots))
+    files.plots.extend(draw_latency(shown, plots))
+    files.plots.extend(diagnostics.draw_diagnostics(shown, plots, found.diagnosis if alike else None))
+    files.plots.extend(draw_curves(shown, plots))
     said = " ".join([*_share_note(results), *compared.notes])
     return Page(
         tables=(
@@ -96,7 +100,7 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
             training_table(training_lines(results, lines)),
         ),
         captions={**_CAPTIONS, **diagnostics.CAPTIONS},
-        warnings=found.warnings,
+        warnings=[*found.warnings, *filter(None, [font_note(results)])],
         budgets=compared.budget_summary,
     )
 

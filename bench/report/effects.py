@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.evaluate.columns import write_table
 from bench.evaluate.stats import Interval, bootstrap_mean, t_interval
+from bench.report.fonts import text_of
 from bench.report.results import Results, RunResult
 
 __all__ = ["COLUMNS", "NAME", "draw_effects", "effects", "write_effects"]
@@ -128,7 +129,7 @@ def draw_effects(results: Results, folder: Path) -> list[Path]:
     rows = effects(results)
     if not any(row.get("top1_difference") is not None for row in rows):
         return []
-    with styled():
+    with styled(text_of(results)):
         return save_figure(effects_figure(results, rows), folder / FIGURE)
 
 

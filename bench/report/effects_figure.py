@@ -47,7 +47,7 @@ def effects_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:
         y += 0.06
     several = len({row["run"] for row in shown}) > 1
     names = {id(row): f"{row['level']}, {row['label']}" if several else str(row["level"]) for row in shown}
-    names = {key: _shorten(figure, name) for key, name in names.items()}
+    names = {key: _shorten(figure, name, _NAMES) for key, name in names.items()}
     left = max(_width(figure, name) for name in names.values()) + 0.24
     room = TWO_COLUMNS - 0.2
     title = wrap_text(figure, f"{results.heading}: effects", 9, room, "bold")
@@ -80,13 +80,24 @@ def effects_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:
         figure.text((left - 0.08) / TWO_COLUMNS, 1 - (above + at) / total, names[id(row)], ha="right", va="center",
                     size=_SIZE, color=look.colour)  # fmt: skip
     for at, (axis, base) in headings:
-        figure.text(0.1 / TWO_COLUMNS, 1 - (above + at) / total, axis, va="center", size=_SIZE + 0.5, weight="bold")
-        accuracy.text(limits[0], at, f" against {base}", va="center", size=_NOTE + 0.3, color=MUTED)
+        _heading(figure, 1 - (above + at) / total, axis, base, left, left + width)
     _cost_limits(cost, shown)
     figure.text(0.1 / TWO_COLUMNS, 1 - 0.06 / total, "\n".join(title), va="top", weight="bold", size=9)
     figure.text(0.1 / TWO_COLUMNS, 0.06 / total, "\n".join(notes), va="bottom", size=_NOTE, color=MUTED,
                 linespacing=1.3)  # fmt: skip
     return figure
+
+
+def _heading(figure: Figure, y: float, axis: str, base: str, left: float, right: float) -> None:
+    """The name of an axis, and its base beside it: where the panel begins, or after a name that is longer. left, right:
+    of the panel, inches."""
+    bold: dict[str, Any] = {"size": _SIZE + 0.5, "weight": "bold"}
+    name = _shorten(figure, axis, _NAMES, **bold)
+    x = max(left + 0.04, 0.1 + _width(figure, name, **bold) + 0.1)
+    against = _shorten(figure, f"against {base}", right - x, size=_NOTE + 0.3)
+    figure.text(0.1 / TWO_COLUMNS, y, name, va="center", **bold)
+    figure.text(x / TWO_COLUMNS, y, against, va="center", size=_NOTE + 0.3, color=MUTED,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -133,21 +144,21 @@ def _cost_limits(axes: Axes, shown: Sequence[dict[str, Any]]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _shorten(figure: Figure, name: str) -> str:
-    """A name that is wider than there is room for ends in an ellipsis."""
+def _shorten(figure: Figure, name: str, room: float, **look: Any) -> str:
+    """A name that is wider than that many inches ends in an ellipsis."""
     shown = name
-    while _width(figure, shown) > _NAMES:
+    while _width(figure, shown, **look) > room and name:
         name = name[:-1]
         shown = name.rstrip(" ,") + "..."
     return shown
 
 
-def _width(figure: Figure, name: str) -> float:
-    """Width of a name, inches."""
-    probe = figure.text(0, 0, name, size=_SIZE)
+def _width(figure: Figure, name: str, **look: Any) -> float:
+    """Width of a name, inches; a little more, since a figure is saved in a finer grid than it is measured in."""
+    probe = figure.text(0, 0, name, **{"size": _SIZE, **look})
     width = probe.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi  # type: ignore[attr-defined]
     probe.remove()
-    return float(width)
+    return 1.03 * float(width)
 
 
 def _notes(results: Results, rows: Sequence[dict[str, Any]], cut: bool) -> list[str]:

@@ -14,6 +14,7 @@ from bench.report.chart import chart_json
 from bench.report.page_tables import Table, results_table
 from bench.report.results import Results, RunResult
 from bench.report.style import CONVENTION
+from bench.text import visible
 
 NAME = "report.html"
 
@@ -53,7 +54,7 @@ def draw_page(
 
     page = page or Page()
     environment = Environment(
-        loader=FileSystemLoader(_ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(_ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     has_numbers = any(line.get("top1_mean") is not None for line in lines)
     text = environment.get_template("report.html.j2").render(
@@ -72,6 +73,11 @@ def draw_page(
     path = results.out / NAME
     write_text_atomic(path, text)
     return path
+
+
+def _shown(value: object) -> object:
+    """What the template puts in, without characters that act; markup of our own is let through."""
+    return visible(value, keep="\n\t") if type(value) is str else value
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:

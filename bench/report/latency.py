@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluate.latency import read_latency
+from bench.report.fonts import text_of
 from bench.report.labels import Label, place_labels
 from bench.report.results import Results
 from bench.report.style import (
@@ -48,7 +49,7 @@ def draw_latency(results: Results, folder: Path) -> list[Path]:
     rows = over_seeds(results)
     if not rows:
         return []
-    with styled():
+    with styled(text_of(results)):
         return save_figure(latency_figure(results, rows), folder / NAME)
 
 

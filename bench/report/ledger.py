@@ -24,6 +24,7 @@ class LedgerRow(TypedDict, total=False):
     ours: float | None  # percent; the same statistic over our seeds where it is a median, else the mean
     ours_lo: float | None
     ours_hi: float | None
+    interval: str  # what ours_lo and ours_hi are about
     n_seeds: int
     difference: float | None  # ours minus published, points
     macs_published: float | None
@@ -80,7 +81,7 @@ def _row(name: str, label: str, published: dict[str, Any], lines: Sequence[dict[
         status = "within our interval" if low <= published["top1"] <= high else (
             "ours is higher" if published["top1"] < low else "ours is lower")  # fmt: skip
     return {
-        **row, "ours": ours, "ours_lo": low, "ours_hi": high, "n_seeds": line["n_seeds"],
+        **row, "ours": ours, "ours_lo": low, "ours_hi": high, "interval": line["interval"], "n_seeds": line["n_seeds"],
         "difference": round(ours - published["top1"], 4), "macs": line["macs_mean"], "status": status,
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.report.results import Results
 from bench.report.style import format_macs, looks
-from bench.report.tables import half_width
+from bench.report.tables import interval_over
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Column:
         return {"text": shown, "value": value, "is_text": False}
 
 
+_OVER = Column("over", interval_over, "what the interval is over: trainings with other seeds, or the test images of one"
+               " trained network", text=True)  # fmt: skip
+
+
+def _interval(rows: Sequence[Mapping[str, Any]], low: str, high: str) -> tuple[Column, ...]:
+    """The columns of an interval, given the keys of its ends; if rows differ in what it is over, each says so."""
+    ends = Column("from", low, "lower end of the interval"), Column("to", high, "upper end of the interval")
+    return (*ends, _OVER) if len({interval_over(row) for row in rows} - {""}) > 1 else ends
+
+
 @dataclass(frozen=True)
 class Table:
     """One table of the page. rows: dicts with cells, and optionally colour, more (hidden at first), words, title."""
@@ -55,7 +65,7 @@ def results_table(results: Results, lines: Sequence[dict[str, Any]], convention:
         Column("Policy", "policy", "how each image gets its operating point", text=True),
         Column("Point", _point, "operating point, or the policy's setting", text=True),
         Column("Top-1 %", "top1_mean", "test accuracy, mean over seeds"),
-        Column("±", half_width, "half the interval; its meaning stands below the table"),
+        *_interval(lines, "top1_lo", "top1_hi"),
         Column("Top-5 %", "top5_mean", "label among the five most likely, mean over seeds"),
         Column("MACs", "macs_mean", "multiply-accumulates of an image, mean over images and seeds", None),
         Column("MACs p95", "macs_p95_mean", "95 % of the images cost no more", None),
@@ -75,8 +85,8 @@ def results_table(results: Results, lines: Sequence[dict[str, Any]], convention:
             "more": has and line.get("default") != "yes", "words": " ".join(map(str, names)).lower(),
             "title": line.get("reason") or "",
         })  # fmt: skip
-    intervals = dict.fromkeys(line["interval"] for line in lines if line.get("interval"))
-    meanings = "".join(f" ±: {text}." for text in intervals)
+    intervals = {line["interval"]: interval_over(line) for line in lines if line.get("interval")}
+    meanings = "".join(f" Interval over {over}: {text}." for text, over in intervals.items())
     note = (
         "Default operating points unless all are shown; means over seeds; oracle and random are bounds, not results. "
         f"A click on a heading sorts.{meanings} {convention}"
@@ -90,8 +100,7 @@ def budgets_table(rows: Sequence[dict[str, Any]], note: str) -> Table:
         Column("Budget", "budget", "limit on the mean cost of an image", text=True),
         Column("Contender", "label", text=True),
         Column("Top-1 %", "top1_mean", "test accuracy of the points that were chosen on validation, mean over seeds"),
-        Column("from", "top1_lo", "lower end of the interval"),
-        Column("to", "top1_hi", "upper end of the interval"),
+        *_interval(rows, "top1_lo", "top1_hi"),
         Column("Median", "top1_median", "median over seeds"),
         Column("Min", "top1_min", "worst seed"),
         Column("Max", "top1_max", "best seed"),
@@ -110,9 +119,9 @@ def verdicts_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Which contender is better at which budget, by how much, and whether that is more than noise."""
     columns = (
         Column("Budget", "budget", "limit on the mean cost; auc: area under accuracy over log MACs", text=True),
+        Column("A better?", "verdict", "yes, no, undecided; adjusted for the number of comparisons", text=True),
         Column("A", "label_a", text=True),
         Column("B", "label_b", text=True),
-        Column("A better?", "verdict", "yes, no, undecided; adjusted for the number of comparisons", text=True),
         Column("A minus B", "effect", "difference of top-1, points"),
         Column("new images", _ends("images"), "interval: these trained networks, new images", text=True),
         Column("new trainings and images", _ends("both"), "interval: the method trained anew, new images", text=True),
@@ -152,8 +161,7 @@ def ledger_table(rows: Sequence[dict[str, Any]]) -> Table:
         Column("Published %", "published"),
         Column("is a", "statistic", text=True),
         Column("Ours %", "ours", "mean over seeds, or their median where a median was published"),
-        Column("from", "ours_lo"),
-        Column("to", "ours_hi"),
+        *_interval(rows, "ours_lo", "ours_hi"),
         Column("Difference", "difference", "ours minus published, points"),
         Column("Seeds", "n_seeds", digits=0),
         Column("MACs published", "macs_published", digits=None),
@@ -213,8 +221,7 @@ def training_table(rows: Sequence[dict[str, Any]]) -> Table:
     columns = (
         Column("Run", "label", text=True),
         Column("Top-1 %", "top1_mean"),
-        Column("from", "top1_lo"),
-        Column("to", "top1_hi"),
+        *_interval(rows, "top1_lo", "top1_hi"),
         Column("Seeds", "n_seeds", digits=0),
         Column("MACs", "macs_mean", digits=None),
         Column("Norms and activations", "macs_elementwise_mean", "elementwise work, never part of MACs", None),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.report.fonts import text_of
 from bench.report.labels import Label, densify, place_labels
 from bench.report.results import Results
 from bench.report.style import (
@@ -33,7 +34,7 @@ def draw_pareto(results: Results, rows: Sequence[dict[str, Any]], folder: Path) 
     rows = [row for row in rows if row["seed"] == "mean"]
     if len({row["contender"] for row in rows}) < 2:
         return []
-    with styled():
+    with styled(text_of(results)):
         return save_figure(pareto_figure(results, rows), folder / NAME)
 
 

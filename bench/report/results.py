@@ -14,6 +14,7 @@ from bench.evaluate.columns import read_rows
 from bench.evaluate.measured import Measured, read_measured
 from bench.evaluate.rows import failed_row
 from bench.files import read_json_lines
+from bench.text import visible, visible_values
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def read_results(out: Path) -> Results:
     """Read the folder of a comparison. RunError where it is none; a damaged run is a failed run."""
     path = out / "comparison.json"
     try:
-        comparison = json.loads(path.read_text("utf-8"))
+        comparison = visible_values(json.loads(path.read_text("utf-8")))
         entries = comparison["runs"]
         runs = [_read_run(out, comparison, entry) for entry in entries]
     except OSError as error:
@@ -150,7 +151,7 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any]) -> R
             if not rows:
                 raise RunError(f"{folder / 'rows.csv'} is empty; delete it and run again")
         except RunError as error:
-            status, reason = "failed", str(error)
+            status, reason = "failed", visible(str(error))
     if not rows:
         rows = [failed_row(known, status, reason)]
     return RunResult(
@@ -165,7 +166,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return visible_values(value) if isinstance(value, dict) else {}
 
 
 def _read_curves(folder: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Figures are made without pyplot, so that a user's backend and settings are neith
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.files import write_bytes_atomic
+from bench.report.fonts import escape_unreadable, fonts_for
+from bench.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,12 +91,12 @@ def _shade(colour: str, variant: int) -> str:
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Settings in force while a figure is made and saved."""
+def styled(text: str = "") -> Iterator[None]:
+    """Settings in force while a figure is made and saved. text: words whose characters it needs fonts for."""
     from matplotlib import style
 
-    with style.context(["default", {
-        "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
+    with warnings.catch_warnings(), style.context(["default", {
+        "font.family": fonts_for(text), "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
         "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
         "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": INK, "ytick.color": INK,
         "xtick.direction": "out", "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
@@ -103,6 +106,7 @@ def styled() -> Iterator[None]:
         "text.parse_math": False,  # a label is the user's text, dollars and all
         "svg.hashsalt": "depthbench", "svg.fonttype": "path", "pdf.fonttype": 42,
     }]):  # fmt: skip
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # save_figure writes such characters as escapes
         yield
 
 
@@ -161,7 +165,15 @@ def wrap_text(figure: Figure, text: str, size: float, width: float, weight: str 
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``<stem>.png``, ``.svg`` and ``.pdf``; no dates, so that the same figure gives the same bytes."""
+    """Write ``<stem>.png``, ``.svg`` and ``.pdf``; no dates, so that the same figure gives the same bytes. Characters
+    that act, or that no font has, are written as escapes."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        words = visible(text.get_text(), keep="\n")
+        if not words.isascii():
+            text.set_fontfamily(fonts_for(words))
+        text.set_text(escape_unreadable(words))
     paths = []
     for kind in FORMATS:
         buffer = io.BytesIO()

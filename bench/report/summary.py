@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.report.fonts import font_note
 from bench.report.results import Results, read_results
 from bench.report.style import format_macs
 from bench.report.summary_budgets import budget_table, gate_lines, verdict_lines
-from bench.report.tables import half_width, summarise
+from bench.report.tables import interval_over, summarise
 from bench.report.training import FACTS, training_lines
+from bench.text import terminal, words
 
 if TYPE_CHECKING:
     from rich.box import Box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
-#: Below this width the table keeps only what matters most.
-_NARROW = 72
+#: Groups of columns that need room: all; what training took instead of others; the usual ones,
+#: and less of them, down to none on a narrow terminal.
+_ALL = frozenset({"interval", "wide", "seeds", "training"})
+_TRAINS = _ALL - {"wide", "seeds"}
+_USUAL = _ALL - {"training"}
+_NONE: frozenset[str] = frozenset()
 #: Width where nobody says how wide the output is (a file, a pipe).
 _UNKNOWN = 100
 
-#: Columns that need room: title, key, how a value is written.
+#: What training took: title, key, how a value is written.
 _TRAINING: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("Elementwise", "macs_elementwise_mean", lambda value: format_macs(value, decimals=2)),
     ("Step MiB", "train_memory_mib", lambda value: f"{value:,.1f}"),
@@ -40,21 +46,21 @@ def print_summary(out: Path, console: Console | None = None) -> None:
     Plain text without colours where the output is no terminal.
     """
     results = read_results(Path(out))
-    console = console or _console()
+    console = console or terminal(width=_UNKNOWN)
     lines = summarise(results)
     took = {line["run"]: {name: line[name] for name in FACTS} for line in training_lines(results, lines)}
     defaults = [{**_default(lines, run), **took[run]} for run in results.by_name()]
-    table, training = _widest(defaults, console)
+    table, parts = _widest(defaults, console)
     console.print()
     console.print(results.heading, style="bold", markup=False, highlight=False)
     console.print(table)
-    for note in [*_notes(results, defaults, console), *(_training_notes(defaults) if training else ())]:
+    for note in [*_notes(results, defaults, parts), *(_training_notes(defaults) if "training" in parts else ())]:
         console.print(note, markup=False, highlight=False)
-    budgets = budget_table(results.out, _box(console))
+    budgets = budget_table(results.out, _box(console), console)
     if budgets is not None:
         console.print()
         console.print(budgets)
-    for line in [*verdict_lines(results.out), *gate_lines(results.out)]:
+    for line in [*verdict_lines(results.out), *gate_lines(results.out), *filter(None, [font_note(results)])]:
         console.print(line, markup=False, highlight=False)
     files = _files(results.out)
     if files:
@@ -63,82 +69,92 @@ def print_summary(out: Path, console: Console | None = None) -> None:
         console.print(f"{title}: {paths}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _console() -> Console:
-    import sys
-
-    from rich.console import Console
-
-    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return Console(width=None if known else _UNKNOWN)
-
-
 def _default(lines: Sequence[dict[str, Any]], run: str) -> dict[str, Any]:
     mine = [line for line in lines if line["run"] == run]
     return next((line for line in mine if line.get("default") == "yes"), mine[0])
 
 
-def _widest(lines: Sequence[dict[str, Any]], console: Console) -> tuple[Table, bool]:
-    """The table, and whether it says what training took: where that fits without folding a cell.
+def _widest(lines: Sequence[dict[str, Any]], console: Console) -> tuple[Table, frozenset[str]]:
+    """The table that says most without folding a cell, else without cutting a number, and its groups of columns.
 
     Where all runs cost the same MACs (norms, recipes), that matters more than the top-5 accuracy and the parameters.
     """
     alike = len({line.get("macs_mean") for line in lines} - {None}) == 1 < len(lines)
-    for columns in ("all", "training") if alike else ("all",):
-        table = _table(lines, console, columns)
-        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
-            return table, True
-    return _table(lines, console), False
+    few = (_USUAL, _USUAL - {"wide"}, _USUAL - {"wide", "seeds"})
+    made = {parts: _table(lines, console, parts) for parts in (_ALL, *((_TRAINS,) if alike else ()), *few, _NONE)}
+    sizes = {parts: _measure(table, console) for parts, table in made.items()}
+    whole = (parts for parts in made if parts and sizes[parts].maximum <= console.width)
+    folded = (parts for parts in few if sizes[parts].minimum <= console.width)
+    parts = next(whole, None) or next(folded, _NONE)
+    return made[parts], parts
 
 
-def _table(lines: Sequence[dict[str, Any]], console: Console, columns: str = "usual") -> Table:
-    """columns: usual; training: those about training instead of top-5 and parameters; all."""
+def _measure(table: Table, console: Console) -> Measurement:
+    return console.measure(table, options=console.options.update(width=10_000))
+
+
+def _table(lines: Sequence[dict[str, Any]], console: Console, parts: frozenset[str]) -> Table:
+    """parts: groups of columns besides run, accuracy, cost and status; see ``_ALL``."""
     from rich.table import Table
-    from rich.text import Text
 
-    narrow, both = console.width < _NARROW, console.width >= _NARROW and columns != "training"
-    several = any((line.get("n_seeds") or 0) > 1 for line in lines)
-    extra = [column for column in _TRAINING if any(line.get(column[1]) for line in lines)] if columns != "usual" else []
     table = Table(box=_box(console), pad_edge=False, show_edge=False)
-    table.add_column("Run", overflow="fold", min_width=8)
-    table.add_column("Top-1 %", justify="right", no_wrap=True)
-    if both:
-        table.add_column("Top-5 %", justify="right", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    if both:
-        table.add_column("Params", justify="right", no_wrap=True)
-    if several and not narrow:
-        table.add_column("Seeds", justify="right", no_wrap=True)
-    for title, _, _ in extra:
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("Run", overflow="fold", min_width=12 if parts else 8)
+    columns = [column for column in _columns(lines) if column[0] in parts or not column[0]]
+    for _, title, value in columns:
+        wide = max(len(title), *(len(value(line)) for line in lines))
+        table.add_column(title, justify="right", no_wrap=True, min_width=wide)
     table.add_column("Status", overflow="fold", min_width=6)
     for line in lines:
-        has = line.get("top1_mean") is not None
-        cells = [Text(line["label"]), Text(_accuracy(line, console) if has else "-")]
-        if both:
-            cells.append(Text(f"{line['top5_mean']:.2f}" if has else "-"))
-        cells.append(Text(format_macs(line["macs_mean"], decimals=2) if has else "-"))
-        if both:
-            cells.append(Text(format_macs(line["params"], decimals=2) if has else "-"))
-        if several and not narrow:
-            cells.append(Text(str(line["n_seeds"])))
-        for _, name, form in extra:
-            cells.append(Text(form(line[name]) if line.get(name) is not None else "-"))
-        cells.append(Text(line["status"], style=_COLOURS.get(line["status"], "red")))
-        table.add_row(*cells)
+        status = words(line["status"], console)
+        status.stylize(_COLOURS.get(line["status"], "red"))
+        table.add_row(words(line["label"], console), *(value(line) for _, _, value in columns), status)
     return table
 
 
-def _accuracy(line: dict[str, Any], console: Console) -> str:
-    text = f"{line['top1_mean']:.2f}"
-    half = half_width(line)
-    return text if half is None else f"{text} {'±' if _unicode(console) else '+-'} {half:.2f}"
+def _columns(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str, Callable[[dict[str, Any]], str]]]:
+    """(group, title, text of a line's cell). Where some intervals are over seeds and others over images, each line says
+    which its own is."""
+    over = {interval_over(line) for line in lines} - {""}
+    seeds = any((line.get("n_seeds") or 0) > 1 for line in lines)
+    columns: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [("", "Top-1 %", _cell("top1_mean", _percent))]
+    if over:
+        columns.append(("interval", "Interval", _ends))
+    if len(over) > 1:
+        columns.append(("interval", "Over", interval_over))
+    columns.append(("wide", "Top-5 %", _cell("top5_mean", _percent)))
+    columns.append(("", "MACs", _cell("macs_mean", _macs)))
+    columns.append(("wide", "Params", _cell("params", _macs)))
+    if seeds and len(over) < 2:
+        columns.append(("seeds", "Seeds", _cell("n_seeds", str)))
+    return columns + [
+        ("training", title, _cell(key, form)) for title, key, form in _TRAINING if any(line.get(key) for line in lines)
+    ]
 
 
-def _notes(results: Results, lines: Sequence[dict[str, Any]], console: Console) -> list[str]:
+def _cell(key: str, form: Callable[[Any], str]) -> Callable[[dict[str, Any]], str]:
+    """The text of a column; '-' for a line without the value."""
+    return lambda line: "-" if line.get(key) is None else form(line[key])
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _macs(value: float) -> str:
+    return format_macs(value, decimals=2)
+
+
+def _ends(line: dict[str, Any]) -> str:
+    """'61.20 to 64.08': both ends, since they need not be equally far away."""
+    return "-" if line.get("top1_lo") is None else f"{line['top1_lo']:.2f} to {line['top1_hi']:.2f}"
+
+
+def _notes(results: Results, lines: Sequence[dict[str, Any]], parts: frozenset[str]) -> list[str]:
     """What the intervals mean, then every run without numbers and why."""
-    sign = "±" if _unicode(console) else "+-"
     meanings = dict.fromkeys(line["interval"] for line in lines if line.get("interval"))
-    notes = [f"{sign} {meaning}" for meaning in meanings]
+    notes = [f"Interval: {meaning}" for meaning in meanings]
+    if notes and "interval" not in parts:
+        notes = ["Intervals are in summary.csv."]
     if any(line.get("policy") for line in lines) and len(results.rows) > len(results.runs):
         notes.append("Default operating points; all of them are in summary.csv.")
     for run in results.failures():

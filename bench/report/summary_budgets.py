@@ -7,19 +7,21 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.text import from_cell, words
+
 if TYPE_CHECKING:
     from rich.box import Box
+    from rich.console import Console
     from rich.table import Table
 
 #: More decided comparisons than this are counted, not listed.
 LISTED = 4
 
 
-def budget_table(out: Path, box: Box) -> Table | None:
+def budget_table(out: Path, box: Box, console: Console) -> Table | None:
     """Contenders by budgets: test accuracy of what validation chose, mean over seeds; '-' where nothing is cheap
     enough. None where the comparison names no budgets."""
     from rich.table import Table
-    from rich.text import Text
 
     rows = _read(out / "budget_summary.csv")
     budgets = list(dict.fromkeys(row["budget"] for row in rows))
@@ -28,12 +30,12 @@ def budget_table(out: Path, box: Box) -> Table | None:
     table = Table(box=box, pad_edge=False, show_edge=False)
     table.add_column("Top-1 % at a budget of", overflow="fold", min_width=12)
     for budget in budgets:
-        table.add_column(budget, justify="right", no_wrap=True)
+        table.add_column(words(budget, console), justify="right", no_wrap=True)
     cells = {(row["contender"], row["budget"]): row["top1_mean"] for row in rows}
     for name, label in {row["contender"]: row["label"] for row in rows}.items():
         values = [cells.get((name, budget)) for budget in budgets]
         if any(values):
-            table.add_row(Text(label), *(f"{float(value):.2f}" if value else "-" for value in values))
+            table.add_row(words(label, console), *(f"{float(value):.2f}" if value else "-" for value in values))
     return table
 
 
@@ -68,6 +70,6 @@ def _words(row: dict[str, str]) -> str:
 def _read(path: Path) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            return [{name: from_cell(cell or "") for name, cell in row.items()} for row in csv.DictReader(file)]
     except OSError:
         return []

@@ -79,11 +79,12 @@ def legacy_columns(lines: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({name for line in lines for name in line if name.startswith(LEGACY)})
 
 
-def half_width(line: Mapping[str, Any]) -> float | None:
-    """The longer half of a line's interval, percent; None where it has none."""
-    if line.get("top1_lo") is None:
-        return None
-    return max(line["top1_mean"] - line["top1_lo"], line["top1_hi"] - line["top1_mean"])
+def interval_over(line: Mapping[str, Any]) -> str:
+    """What the interval of a line of any table is over: '3 seeds', or 'images' (of one trained network); empty if it
+    has none."""
+    if line.get("top1_lo") is None and line.get("ours_lo") is None:
+        return ""
+    return f"{line['n_seeds']} seeds" if line["n_seeds"] > 1 else "images"
 
 
 def _over_seeds(rows: list[dict[str, Any]], level: float) -> dict[str, Any]:

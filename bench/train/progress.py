@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bench.text import terminal
 from bench.train.meter import Meter
 
 
@@ -28,7 +28,7 @@ class TrainingProgress:
             self._live = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                 TextColumn("{task.fields[state]}"), TimeRemainingColumn(),
-                console=Console(stderr=True), transient=True, refresh_per_second=4,
+                console=terminal(stderr=True), transient=True, refresh_per_second=4,
             )  # fmt: skip
             self._task = self._live.add_task(self.title, total=self.total, state="")
             self._live.start()

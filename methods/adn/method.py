@@ -49,7 +49,8 @@ class ADN(Method):
         return "random" in (self.config.teacher, self.config.student)
 
     def backbone(self) -> str:
-        return self.config.arch or f"resnet{self.config.depth}"
+        wide = f"-w{self.config.width}" if self.config.width != 16 else ""
+        return self.config.arch or f"resnet{self.config.depth}{wide}"
 
     # ---- training ---------------------------------------------------------------------------------
     def build(self, stage: Stage) -> AdaptiveNetwork:

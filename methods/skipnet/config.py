@@ -151,5 +151,6 @@ class SkipNetConfig(MethodConfig):
 
     @property
     def backbone(self) -> str:
-        """The residual network under the gates: 'resnet110'."""
-        return self.arch or f"resnet{self.depth}"
+        """The residual network under the gates: 'resnet110', 'resnet14-w8' where it is not of the usual width."""
+        wide = f"-w{self.width}" if self.width != 16 else ""
+        return self.arch or f"resnet{self.depth}{wide}"

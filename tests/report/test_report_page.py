@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_results import write_results
+from synthetic_results import QUICK, write_results
 
 from bench.report import draw
 from bench.report.html import _seconds, public_spec
@@ -128,15 +128,11 @@ def test_seconds(value: float | None, text: str) -> None:
 
 
 def test_page_of_failed_runs_shows_their_training_curves(tmp_path: Path) -> None:
-    from synthetic_results import QUICK
-
     out = write_results(tmp_path, QUICK[:1], broken={("resnet8", 0): ("diverged", "the loss is nan")})
     assert "<h2>Training curves</h2>" in draw(out).page.read_text("utf-8")
 
 
 def test_page_without_any_number(tmp_path: Path) -> None:
-    from synthetic_results import QUICK
-
     out = write_results(tmp_path, QUICK[:1], broken={("resnet8", 0): ("pending", "")})
     next(out.rglob("metrics.jsonl")).unlink()
     text = draw(out).page.read_text("utf-8")
@@ -190,19 +186,24 @@ document.getElementById("probe").textContent = JSON.stringify(found);
 </body>"""
 
 
+def browse(page: Path, scratch: Path) -> str:
+    """What the page's script leaves in its element "probe"; nothing may be written to the console."""
+    assert BROWSER is not None
+    done = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-sync", f"--user-data-dir={scratch / 'profile'}", "--enable-logging=stderr", "--dump-dom",
+         "--virtual-time-budget=20000", page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    return unescape(re.findall(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)[-1])
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
 def test_page_lives_in_a_browser_without_a_console_error(page: Path, tmp_path: Path) -> None:
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text("utf-8").replace("</body>", _PROBE), "utf-8")
-    assert BROWSER is not None
-    done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom",
-         probed.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr
-    found = json.loads(unescape(re.findall(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)[-1]))
+    found = json.loads(browse(probed, tmp_path))
     assert [line.split("=")[0] for line in found["start"]] == [
         "ResNet-8", "ResNet-14", "ResNet-20", "Adaptive-depth ResNet-26", "Gated ResNet-38", "Early exits",
         "Early exits, improved",
@@ -219,7 +220,7 @@ def test_page_lives_in_a_browser_without_a_console_error(page: Path, tmp_path: P
     assert found["oracle"] == 3
     assert found["shown"] == f"3 of {found['all']} rows"
     assert found["latex"].count("oracle") == 3
-    assert r"\begin{tabular}{lllrrrrrrrrrl}" in found["latex"]
+    assert r"\begin{tabular}{lllrrrlrrrrrrrl}" in found["latex"]
     assert found["file"] == "results.csv"
     assert found["bytes"] > 200
     assert found["hidden"] is True
@@ -228,3 +229,41 @@ def test_page_lives_in_a_browser_without_a_console_error(page: Path, tmp_path: P
     assert found["marks"] - found["fewer"] == 1
     assert (found["log"], found["linear"]) == (True, False)
     assert found["wide"] is True
+
+
+_WIDTHS = """
+<iframe style="width: 1280px; height: 900px"></iframe><iframe style="width: 390px; height: 900px"></iframe>
+<pre id="probe"></pre>
+<script>
+const frames = Array.from(document.querySelectorAll("iframe"));
+const look = (frame) => Array.from(frame.contentDocument.querySelectorAll("section.data .scroll")).map((part) => ({
+  title: part.getAttribute("aria-label"), wide: part.scrollWidth > part.clientWidth + 1,
+  hint: part.previousElementSibling.hidden ? "" : part.previousElementSibling.textContent,
+  shadow: part.classList.contains("more-right"),
+  seen: Array.from(part.querySelectorAll("thead th"))
+    .filter((head) => head.getBoundingClientRect().right <= part.getBoundingClientRect().right + 1)
+    .map((head) => head.textContent),
+}));
+Promise.all(frames.map((frame) => new Promise((done) => { frame.onload = done; frame.srcdoc = PAGE; })))
+  .then(() => { document.getElementById("probe").textContent = JSON.stringify(frames.map(look)); });
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+def test_tables_that_are_wider_than_the_page_say_so(tmp_path: Path) -> None:
+    out = write_results(tmp_path / "out", QUICK, seeds=(0, 1), n=200, val=100, reference="resnet20", budgets=[0.5, 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.report.style.FORMATS", ("svg",))
+        text = json.dumps(draw(out).page.read_text("utf-8")).replace("</", "<\\/")
+    host = tmp_path / "host.html"
+    host.write_text(_WIDTHS.replace("PAGE", text), "utf-8")
+    found = json.loads(browse(host, tmp_path))
+    for tables in found:
+        assert {table["title"] for table in tables} >= {"Results", "Accuracy at a budget"}
+        for table in tables:
+            assert bool(table["hint"]) == table["shadow"] == table["wide"], table
+    desktop, phone = ({table["title"]: table for table in tables} for tables in found)
+    assert not desktop["Results"]["wide"]
+    assert re.fullmatch(r"\d+ more columns to the right: scroll \u2192", phone["Results"]["hint"])
+    verdicts = next(table for title, table in phone.items() if title.startswith("Verdicts"))
+    assert "A better?" in verdicts["seen"]

@@ -35,7 +35,7 @@ def test_runs_in_file_order_with_numbers_and_reasons(out: Path) -> None:
     text = printed(out)
     places = [text.index(f"\n{recipe[1]}", 60) for recipe in FAMILIES]
     assert places == sorted(places)
-    assert "± 95 % t interval over 2 seeds: the method over new training runs" in text
+    assert "Interval: 95 % t interval over 2 seeds: the method over new training runs" in text
     assert "95 % Wilson interval: this trained network on new images" in text  # the run with one seed left
     assert "ResNet-14, seeds 0, 1: failed - [red] disk full" in text
     assert "Gated ResNet-38, seed 1: diverged - the loss is no longer finite" in text

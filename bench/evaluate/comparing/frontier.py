@@ -121,7 +121,8 @@ def auc_rows(
                 continue
             areas.append(100 * float(values.mean()))
             one = mean_interval(values, level)
-            ends = {"auc_lo": 100 * one.low, "auc_hi": 100 * one.high, "interval": str(one)}
+            low, high = max(100 * one.low, 0.0), min(100 * one.high, 100.0)  # a normal interval knows no ends
+            ends = {"auc_lo": low, "auc_hi": high, "interval": str(one)}
             rows.append(rounded({**base, "seed": trained.seed, "auc": areas[-1], **ends}))
         line = {**base, "seed": "mean", "n_seeds": len(areas), "reason": "; ".join(dict.fromkeys(reasons))}
         if areas and not reasons:

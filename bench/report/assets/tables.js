@@ -33,8 +33,10 @@
   }
 
   function csv(table) {
+    // An apostrophe before what a spreadsheet would take for a formula, as in the CSV files of the folder.
+    const inert = (text) => (/^'*[=+\-@\t\r\n]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text);
     const quote = (text) => (/[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
-    return cells(table).map((row) => row.map((cell) => quote(cell.dataset.value || words(cell))).join(",")).join("\n") + "\n";
+    return cells(table).map((row) => row.map((cell) => quote(inert(cell.dataset.value || words(cell)))).join(",")).join("\n") + "\n";
   }
 
   function latex(table) {
@@ -116,5 +118,28 @@
     show();
   }
 
+  // A part that is wider than the page says so: a shadow where it goes on, and a line of words above it.
+  function hint(part) {
+    const line = document.createElement("p");
+    line.className = "hint";
+    part.before(line);
+    function look() {
+      const left = part.scrollLeft > 1;
+      const right = part.scrollLeft + part.clientWidth < part.scrollWidth - 1;
+      part.classList.toggle("more-left", left);
+      part.classList.toggle("more-right", right);
+      const heads = part.querySelector("thead")?.rows[0].cells ?? [];
+      const edge = part.getBoundingClientRect().right;
+      const cut = Array.from(heads).filter((head) => head.getBoundingClientRect().right > edge + 1).length;
+      line.hidden = !left && !right;
+      line.textContent = right ? `${cut ? `${cut} more column${cut > 1 ? "s" : ""}` : "More"} to the right: scroll \u2192` : "\u2190 scroll back";
+    }
+    part.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(part);
+    part.closest("details")?.addEventListener("toggle", look);
+    look();
+  }
+
   document.querySelectorAll("section.data").forEach(liven);
+  document.querySelectorAll(".scroll").forEach(hint);
 })();

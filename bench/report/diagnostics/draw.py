@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.evaluate.diagnostics import Diagnosis
 from bench.report.diagnostics import agreement, payers, reliability, usage
 from bench.report.diagnostics.write import diagnose_results
+from bench.report.fonts import text_of
 from bench.report.results import Results
 from bench.report.style import FORMATS, save_figure, styled
 
@@ -34,7 +35,7 @@ def draw_diagnostics(results: Results, folder: Path, diagnosis: Diagnosis | None
     found = diagnose_results(results) if diagnosis is None else diagnosis
     paths: list[Path] = []
     for name, make in _FIGURES.items():
-        with styled():
+        with styled(text_of(results) + "".join(found.names)):
             figure = make(results, found)
             if figure is not None:
                 paths += save_figure(figure, folder / name)
