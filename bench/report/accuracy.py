@@ -290,7 +290,12 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]]) -> list[str]:
                  default=0)  # fmt: skip
     count = f"{fewest} to {len(seeds)}" if fewest < len(seeds) else f"{len(seeds)}"
     many = f"{count} seeds ({', '.join(map(str, seeds))}), means shown." if len(seeds) > 1 else "One seed."
-    meanings = list(dict.fromkeys(line["interval"] for line in lines if line["interval"]))
+    meanings: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if line["interval"]:
+            meanings.setdefault(line["interval"], {})[line["label"]] = None
+    usual = max(meanings, key=lambda meaning: len(meanings[meaning]), default="")
+    bars = [usual, *(f"of {', '.join(labels)}: {one}" for one, labels in meanings.items() if one != usual)]
     failed = sorted({run.label for run in results.runs if not run.done})
     bottom, top = _accuracy_range(_drawn(lines))
     known = [line for line in _drawn(lines) if line["top1_lo"] is not None]
@@ -300,7 +305,7 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]]) -> list[str]:
         f"Data: {results.dataset}, {' / '.join(f'{n:,}' for n in images)} test images.",
         f"Protocol: {_PROTOCOLS.get(results.protocol, results.protocol)}.",
         many,
-        f"Bars and bands: {'; or '.join(meanings)}.{' Some are longer than the figure.' if cut else ''}",
+        f"Bars and bands: {'; '.join(bars)}.{' Some are longer than the figure.' if cut else ''}",
         *_beyond(lines),
         *([f"Not drawn or incomplete: {', '.join(failed)}."] if failed else []),
     ]

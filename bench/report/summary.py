@@ -27,7 +27,7 @@ _TRAINS = _ALL - {"wide", "seeds"}
 _USUAL = _ALL - {"training"}
 _NONE: frozenset[str] = frozenset()
 #: Width where nobody says how wide the output is (a file, a pipe).
-_UNKNOWN = 100
+_UNKNOWN = 110
 
 #: What training took: title, key, how a value is written.
 _TRAINING: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -119,13 +119,14 @@ def _columns(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str, Callable[[
     columns: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [("", "Top-1 %", _cell("top1_mean", _percent))]
     if over:
         columns.append(("interval", "Interval", _ends))
-    if len(over) > 1:
+    mixed = len(over) > 1  # then each line says, with its interval
+    if mixed and "images" in over:
         columns.append(("interval", "Over", interval_over))
     columns.append(("wide", "Top-5 %", _cell("top5_mean", _percent)))
     columns.append(("", "MACs", _cell("macs_mean", _macs)))
     columns.append(("wide", "Params", _cell("params", _macs)))
-    if seeds and len(over) < 2:
-        columns.append(("seeds", "Seeds", _cell("n_seeds", str)))
+    if seeds and not (mixed and "images" in over):
+        columns.append(("interval" if mixed else "seeds", "Seeds", _cell("n_seeds", str)))
     return columns + [
         ("training", title, _cell(key, form)) for title, key, form in _TRAINING if any(line.get(key) for line in lines)
     ]

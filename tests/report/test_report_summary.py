@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 from synthetic_results import FAMILIES, write_results
 
+from bench.evaluate.comparing.frontier import auc_rows
 from bench.report import draw
+from bench.report.results import read_results
 from bench.report.summary import print_summary
+from bench.report.tables import summarise
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +69,26 @@ def test_works_before_anything_is_drawn(tmp_path: Path) -> None:
     text = printed(write_results(tmp_path, FAMILIES[:1], broken=broken))
     assert "pending" in text
     assert "Tables:" not in text
+
+
+def test_an_interval_is_shown_by_both_of_its_ends_and_says_what_it_is_over(tmp_path: Path) -> None:
+    """Six of six: Wilson's interval reaches from 60.97 to 100, nothing above; half of it is no number to add."""
+    broken = {("resnet14", 1): ("failed", "disk full")}
+    folder = write_results(tmp_path, FAMILIES[:3], seeds=(0, 1), n=6, val=6, broken=broken)
+    lines = [line for line in summarise(read_results(folder)) if line["run"] == "resnet14"]
+    text = printed(folder, 120)
+    assert "\N{PLUS-MINUS SIGN}" not in text
+    rows = {line.split()[0]: line for line in text.split("Interval:")[0].splitlines() if line.startswith("ResNet-")}
+    low, high = lines[0]["top1_lo"], lines[0]["top1_hi"]
+    assert f"{low:.2f} to {high:.2f}" in rows["ResNet-14"]
+    assert "images" in rows["ResNet-14"]
+    assert "2 seeds" in rows["ResNet-8"]
+    assert all(0 <= float(end) <= 100 for row in rows.values() for end in re.findall(r"([\d.]+) to ([\d.]+)", row)[0])
+
+
+def test_the_area_under_a_perfect_curve_has_no_interval_above_100() -> None:
+    trained = SimpleNamespace(seed=0)
+    values = np.array([1.0] * 39 + [0.9])
+    contender = SimpleNamespace(name="a", label="A", seeds=[trained], reason="")
+    rows = auc_rows([contender], {"a": [values]}, (1.0, 2.0), 0.95)  # type: ignore[list-item]
+    assert [row["auc_hi"] for row in rows] == [100.0, 100.0]

@@ -15,8 +15,10 @@ import pytest
 from synthetic_results import QUICK, write_results
 
 import bench
+from bench.config.data import DataSpec
 from bench.evaluate.columns import COLUMNS, read_rows, write_rows
 from bench.files import read_json_lines, write_text_atomic
+from bench.registry import method_class
 from bench.report import draw
 from bench.text import from_cell, guarded, terminal, to_cell, visible, words
 
@@ -135,3 +137,10 @@ def test_the_command_line_in_an_ascii_locale(evil: Path, tmp_path: Path) -> None
     assert refused.stderr.isascii()
     assert b"Traceback" not in refused.stderr
     assert refused.stderr.startswith(b"error: ")
+
+
+@pytest.mark.parametrize("method", ["adn", "skipnet", "resnet"])
+@pytest.mark.parametrize(("width", "name"), [(16, "resnet14"), (8, "resnet14-w8")])
+def test_a_network_of_unusual_width_says_so(method: str, width: int, name: str) -> None:
+    cls = method_class(method)
+    assert cls(cls.Config(depth=14, width=width), DataSpec("cifar10", 10, 32)).backbone() == name
