@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "method's own default)")
     parser.add_argument("--to", metavar="OUT.pt", type=Path, required=True, help="where the state_dict goes")
     parser.add_argument("--onnx", metavar="OUT.onnx", type=Path,
-                        help="write an ONNX file too (needs the packages onnx and onnxscript)")
+                        help="write an ONNX file too (needs the extra: pip install 'depthbench[onnx]')")
 
 
 def main(options: argparse.Namespace) -> int:

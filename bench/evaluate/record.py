@@ -246,9 +246,8 @@ def _read(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     missing = [name for name in (*names, "format") if name not in arrays]
     if missing:
         raise RunError(f"{path} is no record of this program: {', '.join(missing)} missing")
-    if int(arrays["format"]) != FORMAT:
-        found = int(arrays["format"])
-        raise RunError(f"{path} has format {found}, this program reads {FORMAT}; evaluate again")
+    if arrays["format"].tolist() not in (FORMAT, [FORMAT]):  # the first records had a list of one
+        raise RunError(f"{path} has format {arrays['format'].tolist()}, this program reads {FORMAT}; evaluate again")
     return arrays
 
 

@@ -13,6 +13,7 @@ from bench.config.json_schema import comparison_schema
 from bench.config.load import load_config
 from bench.config.resolve import resolve
 from bench.errors import ConfigError
+from bench.evaluate.record import DecisionRecord
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = [p for p in sorted(CONFIGS.rglob("*.yaml")) if "\nname:" in "\n" + p.read_text()]
@@ -33,6 +34,15 @@ def test_kept_results_are_those_of_the_shipped_file(kept: Path) -> None:
     (path,) = [path for path in FILES if f"\nname: {entries['name']}\n" in "\n" + path.read_text()]
     now = {(spec.run, spec.seed): spec.run_id for spec in resolve(load_config(path))}
     assert {(entry["run"], entry["seed"]): entry["run_id"] for entry in entries["runs"]}.items() <= now.items()
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda p: p.name)
+def test_kept_records_are_readable(kept: Path) -> None:
+    """Also those of the first versions: the format was a list of one number then."""
+    folders = [kept / entry["folder"] for entry in json.loads((kept / "comparison.json").read_text())["runs"]]
+    for folder in folders:
+        if json.loads((folder / "status.json").read_text())["status"] == "done":
+            assert DecisionRecord.load(folder, "test").n > 0
 
 
 @pytest.mark.parametrize("path", FRAGMENTS, ids=lambda p: str(p.relative_to(CONFIGS)))
