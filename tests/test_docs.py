@@ -18,7 +18,8 @@ from torch import nn
 
 import bench.api
 from baselines.weights import CIFAR10
-from bench.cli import COMMANDS, build_parser, main
+from bench.cli import main
+from bench.cli.parser import COMMANDS, build_parser
 from bench.config.load import Loaded, load_config
 from bench.config.resolve import resolve
 from bench.config.schema import Recipe

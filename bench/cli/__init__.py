@@ -1,71 +1,77 @@
-"""The command line: ``bench COMMAND``. Help and configuration errors come before torch is imported."""
+"""The command line: ``bench COMMAND``. The commands are imported when Ctrl-C is taken care of, not before."""
 
 from __future__ import annotations
 
-import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
 
-from bench import __version__
-from bench.cli import ablate, check, compare, cost, data, explain, export, import_, latency, list_, report, run, schema
 from bench.errors import BenchError
-from bench.text import degrade, guarded
+from bench.process import drop_output, interrupted, leave_command, own_command, say_stopped
 
-#: One module per command: NAME, HELP, EXAMPLES, add_arguments(parser), main(options) -> exit code.
-COMMANDS = (run, check, list_, explain, report, compare, ablate, latency, cost, import_, export, data, schema)
-
-DESCRIPTION = """Benchmark dynamic-depth image classifiers: which network gives more accuracy for the same
-compute, by how much, and whether that is more than noise."""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="bench", description=DESCRIPTION, epilog="bench COMMAND --help shows a command's options and examples"
-    )
-    parser.add_argument("--version", action="version", version=f"depthbench {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in COMMANDS:
-        command = commands.add_parser(
-            module.NAME, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + ".",
-            epilog="examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        module.add_arguments(command)
-        command.set_defaults(main=module.main)
-    return parser
+#: What an operating system says when a place is full or a limit is reached, as opposed to a mistake of ours.
+_LIMITS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.EROFS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 good, 1 a run failed, 2 a bad configuration, 128 + signal."""
-    for stream in (sys.stdout, sys.stderr):
-        degrade(stream)
-    options = build_parser().parse_args(arguments)
-    with guarded():
-        return _do(options)
+    """Run a command and return the exit code: 0 good, 1 a run failed, 2 a bad configuration, 128 + signal.
 
-
-def _do(options: argparse.Namespace) -> int:
+    Without ``arguments`` this is the process of ``bench``, which then also sees to its signals and streams."""
+    if arguments is not None:
+        return _command(arguments)
+    own_command()
     try:
+        code = _command(None)
+    except SystemExit as end:  # argparse: help, or a mistake in the arguments
+        code = end.code if isinstance(end.code, int) else 1
+    return leave_command(code)
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    from bench.text import guarded
+
+    with guarded():
+        return _guarded(arguments)
+
+
+def _guarded(arguments: Sequence[str] | None) -> int:
+    try:
+        from bench.cli.parser import build_parser
+
+        options = build_parser().parse_args(arguments)
         return int(options.main(options))
     except BenchError as error:
+        if hasattr(error, "signum"):  # asked to stop again, while a run was being stopped
+            say_stopped()
+            return error.exit_code
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say_stopped()
         return 130
     except BrokenPipeError:  # | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
     except Exception as error:
+        if interrupted():  # an interrupt that became something else on its way here
+            say_stopped()
+            return 130
         if os.environ.get("BENCH_TRACEBACK"):
             raise
-        place = _last_place(error)
-        print(f"error: internal: {type(error).__name__}: {' '.join(str(error).split())} ({place}); this is a "
-              "mistake of ours or of a plug-in; BENCH_TRACEBACK=1 shows where", file=sys.stderr)  # fmt: skip
+        print(f"error: {_in_one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "allocate memory" in text or "failed to map segment" in text:
+        return f"out of memory: {text or type(error).__name__}"
+    if isinstance(error, OSError) and error.errno in _LIMITS:
+        return f"{error.filename or 'standard output or a temporary file'}: {error.strerror}"
+    return (f"internal: {type(error).__name__}: {text} ({_last_place(error)}); this is a mistake of ours or of a "
+            "plug-in; BENCH_TRACEBACK=1 shows where")  # fmt: skip
 
 
 def _last_place(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import sys
 
 from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder
 from bench.launch.preflight import leave_out_impossible, require_data
+from bench.process import say_stopped
 
 NAME = "run"
 HELP = "train, measure, compare and plot; what is already there is not done again"
@@ -56,6 +57,8 @@ def main(options: argparse.Namespace) -> int:
         report=not options.no_report, ray=options.ray, verify=options.verify,
     )  # fmt: skip
     outcome = session.run(specs, loaded.comparison, resolved_yaml(loaded))
+    if outcome.stopped_by is not None:
+        say_stopped()
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:
         from bench.report.summary import print_summary
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,11 @@ from bench.data.scanning import class_folders, difference, scan_folder
 from bench.data.sources import ArraySource, FolderSource, Source
 from bench.data.synthetic import synthetic_images
 from bench.errors import ConfigError, DataError
+from bench.locks import locked
 
 ASSETS = Path(__file__).parent / "assets"
+#: Between two looks at whether another process has fetched the data (seconds).
+_PAUSE = 0.2
 
 #: torchvision's parts of SVHN that are the training set of each data set.
 SVHN_PARTS = {"svhn": ("train",), "svhn_extra": ("train", "extra")}
@@ -220,13 +224,7 @@ def _as_source(info: DatasetInfo, data: Any, part: str) -> ArraySource:
 
 @contextlib.contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # no POSIX locks: whoever starts several processes there fetches first
-        yield
-        return
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(path, lambda holder: time.sleep(_PAUSE)):
         try:
             yield
         finally:

@@ -8,10 +8,12 @@ in the loader, which names the file that was being read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -27,10 +29,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from bench.data.mixing import forked_rng
 from bench.data.sources import Source
 from bench.errors import DataError
+from bench.process import die_with_parent, ignore_interrupts
 
 #: A worker hands over so many pixels at a time (21 images of 224x224): the first batch comes sooner, and an
 #: interrupted epoch ends within the time of one piece.
 _PIECE_PIXELS = 2**20
+#: What helps if processes have nowhere to put what they hand over.
+_SHARED = "the shared memory (/dev/shm) is full or cannot be written to: make it larger, or set recipe.workers: 0"
 _AHEAD = 2  # whole batches that wait on the device
 
 Triple = tuple[Tensor, Tensor, Tensor]  # images [b, 3, S, S], labels [b], indices [b]
@@ -87,7 +92,8 @@ class Reader(Dataset):
                 except Exception as error:
                     return f"cannot transform {self.source.where(sample)}: {error or type(error).__name__}"
         slot[1] = -1
-        return default_collate(images), torch.from_numpy(self.source.labels[samples]), torch.from_numpy(samples)
+        batch = default_collate(images), torch.from_numpy(self.source.labels[samples]), torch.from_numpy(samples)
+        return batch if worker is None else _shared(batch)
 
 
 def read_batches(
@@ -98,19 +104,33 @@ def read_batches(
     Close the iterator (or let go of it) to end its processes early. Raises DataError.
     """
     workers = min(workers, len(jobs))
-    slots = torch.full((max(workers, 1), 2), -1, dtype=torch.int64).share_memory_()
+    slots = torch.full((max(workers, 1), 2), -1, dtype=torch.int64)
     reader = Reader(source, transform, slots)
     if workers == 0:
         yield from _assemble(map(reader.__getitem__, jobs), jobs, device)
         return
     loader = DataLoader(
         reader, batch_size=None, sampler=jobs, num_workers=workers, collate_fn=_as_is, prefetch_factor=4,
-        pin_memory=device.type == "cuda", worker_init_fn=_ignore_interrupts, generator=torch.Generator(),
+        pin_memory=device.type == "cuda", worker_init_fn=_begin_worker, generator=torch.Generator(),
     )  # fmt: skip
-    pieces, children = _start(loader)
+    pieces, children = _start_or_say(slots, loader)
     named = _name_deaths(pieces, children, reader)
     del pieces
     yield from _in_background(_assemble(named, jobs, device))
+
+
+def _start_or_say(slots: Tensor, loader: DataLoader) -> tuple[Iterator[Any], list[Any]]:
+    """``_start``, or DataError. torch's half-made iterator, which complains when it goes, goes unheard."""
+    message = ""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        slots.share_memory_()
+        return _start(loader)
+    except (RuntimeError, OSError) as error:
+        message = f"the loader's processes cannot be started: {_one_line(error)}{_advice(error)}"
+    finally:  # the error is gone here, and with it what its frames held
+        sys.unraisablehook = hook
+    raise DataError(message)
 
 
 def _start(loader: DataLoader) -> tuple[Iterator[Any], list[Any]]:
@@ -135,7 +155,7 @@ def _name_deaths(pieces: Iterator[Any], children: list[Any], reader: Reader) -> 
         yield from pieces
     except (RuntimeError, OSError, EOFError) as error:
         # A death shows as torch's own RuntimeError or, in the middle of a transfer, as a broken connection.
-        message = _obituary(children, reader) or f"the loader failed: {_one_line(error)}"
+        message = _obituary(children, reader) or f"the loader failed: {_one_line(error)}{_advice(error)}"
     finally:
         del pieces  # ends the workers now; and below no traceback is chained, which would keep them alive
     if message:
@@ -154,10 +174,26 @@ def _obituary(children: list[Any], reader: Reader) -> str | None:
     if code < 0:
         with contextlib.suppress(ValueError):
             cause = f"signal {signal.Signals(-code).name}"
-    hint = {"signal SIGKILL": ": out of memory?", "signal SIGBUS": ": out of shared memory?"}.get(cause, "")
+    hint = {"signal SIGKILL": ": out of memory?", "signal SIGBUS": f": {_SHARED}"}.get(cause, "")
     busy = [int(sample) for owner, sample in reader.slots.tolist() if owner == pid]
     what = f" while reading {reader.source.where(busy[0])}" if busy and busy[0] >= 0 else ""
     return f"a loader process died{what} ({cause}{hint})"
+
+
+def _shared(batch: Triple) -> Triple | str:
+    """Moved to shared memory here: where torch does it, in a thread of its own, an error leaves the reader waiting."""
+    try:
+        for tensor in batch:
+            tensor.share_memory_()
+    except (RuntimeError, OSError) as error:
+        return f"the loader failed: {_one_line(error)}{_advice(error)}"
+    return batch
+
+
+def _advice(error: BaseException) -> str:
+    """What to do if an error is about shared memory."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM)
+    return f"; {_SHARED}" if full or "shared memory" in str(error) or "</torch_" in str(error) else ""
 
 
 def _one_line(error: BaseException) -> str:
@@ -252,6 +288,8 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main process decides when its workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_worker(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the main process decides when its workers end, and if it is
+    killed they end with it."""
+    ignore_interrupts()
+    die_with_parent()

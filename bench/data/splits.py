@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -21,6 +19,7 @@ import numpy as np
 from bench.config.schema import Data
 from bench.data.hashing import key, name_key, permutation
 from bench.errors import ConfigError, DataError
+from bench.files import atomic_path
 
 PARTS = ("train", "val", "test")
 _FORMAT = 1
@@ -130,23 +129,12 @@ def _cut(split: Split, config: Data, labels: np.ndarray) -> Split:
 
 def save_split(split: Split, folder: str | Path) -> Path:
     """Write ``split-<dataset>-<hash12>.npz`` atomically and return its path."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"split-{split.dataset}-{split.hash[:12]}.npz"
+    path = Path(folder) / f"split-{split.dataset}-{split.hash[:12]}.npz"
     header = {"format": _FORMAT, "dataset": split.dataset, "hash": split.hash, "fingerprint": split.fingerprint,
               "train_total": split.train_total, "test_total": split.test_total}  # fmt: skip
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), train=split.train, val=split.val,
-                                test=split.test)  # fmt: skip
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), train=split.train, val=split.val,
+                            test=split.test)  # fmt: skip
     return path
 
 

@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any
 from bench.config.resolve import RunSpec
 from bench.errors import ConfigError, RunError
 from bench.launch.folder import RunFolder, one_line
+from bench.launch.worker import start_worker
 from bench.train.watch import Watch
 
 #: Exit code that a task reports where its node does not see the results folder.
@@ -45,8 +45,8 @@ class Cluster:
         self, folders: Sequence[RunFolder], watch: Watch, ended: Callable[[RunFolder, int | None, str], None]
     ) -> None:
         """Do the runs; ``ended`` is told of each in the order in which they end: the exit code of its process, or None
-        and why there is none (stopped before it began, lost with its node, not to be started there). After a signal
-        the runs are asked to stop."""
+        and why there is none (stopped before it began, lost with its node); 1 and why if it cannot be started there.
+        After a signal the runs are asked to stop."""
         work = self._ray.remote(do_run)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         tasks = {
@@ -70,7 +70,7 @@ class Cluster:
         try:
             return int(self._ray.get(task)), ""
         except self._ray.exceptions.RayTaskError as error:
-            return None, f"could not be started on its node: {one_line(error.cause or error)}"
+            return 1, f"could not be started on its node: {one_line(error.cause or error)}"
         except self._ray.exceptions.RayError as error:
             return None, f"the cluster lost it ({type(error).__name__})"
 
@@ -126,8 +126,7 @@ def do_run(folder: str, where: str, quiet: bool) -> int:
     """A task: the run of this folder in a process of its own. Returns its exit code."""
     if not (Path(folder) / "spec.json").is_file():
         return UNSEEN
-    command = [sys.executable, "-m", "bench.launch.worker", folder, *(["--quiet"] if quiet else [])]
-    child = subprocess.Popen(command, cwd=where if os.path.isdir(where) else None)
+    child = start_worker(Path(folder), quiet=quiet, cwd=where if os.path.isdir(where) else None)
     try:
         while child.poll() is None:
             time.sleep(0.1)

@@ -9,22 +9,22 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
 import platform
-import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison, Run
 from bench.errors import BenchError, ConfigError, RunError
 from bench.files import remove_leftovers, write_json_atomic, write_text_atomic
+from bench.locks import ABANDONED, LOCK, locked
 from bench.text import to_cell
 
 #: What a run can be. `pending` and `running` are not final: a run found so is continued.
@@ -133,43 +133,32 @@ def hold(out: Path) -> Iterator[int | None]:
     """Be the only ``bench run`` in a folder; gives the lock's file descriptor. The lock goes with the
     process, however it ends. Raises ConfigError where the folder cannot be written to, RunError naming the
     holder where there is one."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = open(out / ".lock", "a+")  # noqa: SIM115 - held to the end of the block
-    except OSError as error:
-        raise ConfigError(f"cannot write to the output folder {out}: {error.strerror}") from None
-    with handle:
-        locked = _lock(handle, out)
-        try:
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()} (bench run, since "
-                         f"{time.strftime('%Y-%m-%d %H:%M:%S')})")  # fmt: skip
-            handle.flush()
-        except OSError as error:
-            raise RunError(f"cannot write to the output folder {out}: {error.strerror}") from None
-        remove_leftovers(out)
-        try:
-            yield handle.fileno() if locked else None
-        finally:
-            with suppress(OSError):
-                handle.truncate(0)
-
-
-def _lock(handle: TextIO, out: Path) -> bool:
-    """Take the lock; False on a file system that has none."""
     deadline = time.monotonic() + _PATIENCE
-    while True:
+
+    def wait(holder: str) -> None:
+        if time.monotonic() > deadline:
+            raise RunError(f"{out} is in use by {holder}; wait for it, or take another --out")
+        time.sleep(0.1)
+
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                handle.seek(0)
-                holder = handle.read().strip() or "another process"
-                raise RunError(f"{out} is in use by {holder}; wait for it, or take another --out") from None
-            time.sleep(0.1)
-        except OSError:
-            return False
+            out.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(locked(out / LOCK, wait, "bench run"))
+        except OSError as error:
+            raise ConfigError(f"cannot write to the output folder {out}: {error.strerror}") from None
+        if lock is None:
+            print(f"warning: there are no file locks in {out}; a file, {LOCK}.held, stands in for one", file=sys.stderr)
+        remove_leftovers(out)
+        _end_abandoned(out)
+        yield lock
+
+
+def _end_abandoned(out: Path) -> None:
+    """Whoever holds the folder knows that nothing runs in it: what says so was killed."""
+    for path in sorted(out.glob("runs/*/status.json")):
+        status = read_status(path.parent)
+        if status["status"] == "running":
+            write_json_atomic(path, {**status, "status": "interrupted", "reason": ABANDONED})
 
 
 def host_class(device: str = "cpu") -> str:

@@ -28,6 +28,7 @@ from bench.launch.folder import (
     write_runs_table,
 )
 from bench.launch.same_data import check_same_data
+from bench.launch.worker import start_worker
 from bench.train.watch import Interrupted, Watch
 
 #: A run's process that was asked to stop is waited for this long (seconds), then killed.
@@ -138,9 +139,9 @@ class Session:
         def ended(folder: RunFolder, code: int | None, why: str) -> None:
             if code == UNSEEN:
                 folder.set_status("failed", "its node does not see the results; put --out on a file system of all")
-            status = self._last_word(folder, why or _death(code), watch)
-            text = status if status == "done" else f"{status}: {folder.status.get('reason') or ''}"
-            self._say(folder.spec, numbers[folder.spec.folder], len(specs), text)
+            killed = code is None or code < 0  # by the cluster: with its node, say, or for its memory
+            status = self._last_word(folder, why or _death(code), watch, killed)
+            self._say_end(folder, numbers[folder.spec.folder], len(specs), status)
 
         if missing:
             with join(address, self.quiet) as cluster, Watch().listening() as watch:
@@ -172,7 +173,7 @@ class Session:
         else:
             status = self._here(folder)
         if status != "done":
-            self._say(spec, number, total, f"{status}: {folder.status.get('reason') or ''}")
+            self._say_end(folder, number, total, status)
         return status
 
     def _settled(self, folder: RunFolder) -> str | None:
@@ -189,14 +190,15 @@ class Session:
             line = f"[{number}/{total}] {spec.run} seed {spec.seed}"
             print(f"{line}  {text}".rstrip(), file=sys.stderr, flush=True)
 
+    def _say_end(self, folder: RunFolder, number: int, total: int, status: str) -> None:
+        text = f"{status}: {reason}" if (reason := folder.status.get("reason")) else status
+        self._say(folder.spec, number, total, "not begun" if status == "pending" else text)
+
     def _in_process(self, folder: RunFolder, watch: Watch) -> str:
         """The run in a process of its own: whatever it does to itself, this one goes on."""
         folder.set_status("pending")  # what an earlier process said must not be taken for this one's word
-        command = [sys.executable, "-m", "bench.launch.worker", str(folder.path)]
-        if self.quiet:
-            command.append("--quiet")
         try:
-            child = subprocess.Popen(command, pass_fds=self._lock)
+            child = start_worker(folder.path, quiet=self.quiet, pass_fds=self._lock)
         except OSError as error:
             folder.set_status("failed", f"no process could be started: {error.strerror}")
             return "failed"
@@ -209,13 +211,14 @@ class Session:
         return self._last_word(folder, _death(child.returncode), watch)
 
     @staticmethod
-    def _last_word(folder: RunFolder, death: str, watch: Watch) -> str:
-        """The status of a run whose process ended, also where it died without a word."""
+    def _last_word(folder: RunFolder, death: str, watch: Watch, killed: bool = False) -> str:
+        """The status of a run whose process ended, also where it died without a word. killed: by whoever may do so."""
         status = str(folder.status["status"])
-        if status == "running" or (status == "pending" and watch.signum is None):
-            status = "interrupted" if watch.signum is not None else "failed"
-            folder.set_status(status, death)
-        return status
+        if watch.signum is not None and status in ("running", "interrupted"):
+            folder.set_status("interrupted", str(Interrupted(watch.signum)))  # whatever we sent it
+        elif status == "running" or (status == "pending" and watch.signum is None):
+            folder.set_status("interrupted" if killed else "failed", death)
+        return str(folder.status["status"])
 
     @staticmethod
     def _wait_for(child: subprocess.Popen[bytes], watch: Watch) -> None:
@@ -228,7 +231,7 @@ class Session:
             watch.be_patient()  # the child's patience counts, not ours
             if asked_at is None:
                 asked_at = time.monotonic()
-                child.send_signal(watch.signum)
+                child.terminate()
             elif time.monotonic() - asked_at > _GRACE:
                 child.kill()
 

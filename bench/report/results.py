@@ -14,6 +14,7 @@ from bench.evaluate.columns import read_rows
 from bench.evaluate.measured import Measured, read_measured
 from bench.evaluate.rows import failed_row
 from bench.files import read_json_lines
+from bench.locks import ABANDONED, LOCK, is_held
 from bench.text import visible, visible_values
 
 
@@ -108,7 +109,8 @@ def read_results(out: Path) -> Results:
     try:
         comparison = visible_values(json.loads(path.read_text("utf-8")))
         entries = comparison["runs"]
-        runs = [_read_run(out, comparison, entry) for entry in entries]
+        busy = is_held(out / LOCK)
+        runs = [_read_run(out, comparison, entry, busy) for entry in entries]
     except OSError as error:
         raise RunError(f"{out} holds no results of a comparison (comparison.json: {error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -128,10 +130,12 @@ def read_results(out: Path) -> Results:
     )
 
 
-def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any]) -> RunResult:
+def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any], busy: bool) -> RunResult:
     folder = out / str(entry["folder"])
     facts, spec = _read_json(folder / "status.json"), _read_json(folder / "spec.json")
     status, reason = str(facts.get("status") or "pending"), str(facts.get("reason") or "")
+    if status == "running" and not busy:
+        status, reason = "interrupted", ABANDONED
     known: dict[str, Any] = {
         "protocol_version": comparison.get("protocol_version"), "comparison": comparison.get("name"),
         "run": str(entry["run"]), "run_id": str(entry.get("run_id") or ""),

@@ -11,6 +11,7 @@ import io
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,20 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
     path = folder / f"checkpoint-{step:09d}-{hashed}.pt"
     write_bytes_atomic(path, content)
     for old in _checkpoints(folder)[keep:]:
-        old.unlink(missing_ok=True)
+        _remove(old)
     return path
 
 
 def load_checkpoint(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
-    """The newest whole checkpoint, or None. A damaged one is reported and the one before is taken."""
+    """The newest whole checkpoint, or None. One that is damaged or cannot be read, for whatever reason, is reported,
+    and the one before is taken."""
     for path in _checkpoints(folder):
         expected = _CHECKPOINT.fullmatch(path.name)
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            log.warning("%s cannot be read (%s); using the checkpoint before it", path, error.strerror)
+            continue
         if expected and hashlib.sha256(content).hexdigest()[:16] == expected[2]:
             return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
         log.warning("%s is damaged (checksum); using the checkpoint before it", path)
@@ -61,7 +67,13 @@ def load_checkpoint(folder: Path, map_location: str | torch.device = "cpu") -> d
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a folder."""
     for path in _checkpoints(folder):
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """What bears the name of a checkpoint and is none, a folder say, is not ours to remove and does no harm."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ class Interrupted(RunError):
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
+        self.exit_code = 128 + signum
         super().__init__(f"stopped by {signal.Signals(signum).name}")
 
 

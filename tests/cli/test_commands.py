@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cli import COMMANDS, main
+from bench.cli import main
+from bench.cli.parser import COMMANDS
 from bench.registry import method_class, method_names
 
 ROOT = Path(__file__).resolve().parents[2]

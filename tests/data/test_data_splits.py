@@ -5,7 +5,7 @@ import pytest
 
 from bench.config.schema import Data
 from bench.data.splits import load_split, make_split, save_split, stratified
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, RunError
 
 LABELS = np.arange(1000) % 10
 TEST = np.arange(300) % 10
@@ -154,6 +154,6 @@ def test_saving_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RunError, match="No space"):
         save_split(cut(), tmp_path)
     assert list(tmp_path.iterdir()) == []

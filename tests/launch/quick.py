@@ -54,6 +54,12 @@ def bench(*arguments: object, timeout: float = 240, **environment: str) -> subpr
     )  # fmt: skip
 
 
+def killed(kind: str, number: int, *arguments: object) -> int:
+    """The exit code of ``bench`` that kills itself (``killer.py``)."""
+    command = [sys.executable, str(HERE / "killer.py"), kind, str(number), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=240, check=False).returncode
+
+
 def statuses(out: Path) -> dict[str, dict[str, Any]]:
     """What became of every run of a comparison, by its name."""
     found = [json.loads(path.read_text()) for path in out.glob("runs/*/status.json")]

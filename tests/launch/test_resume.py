@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from quick import HERE, bench, fingerprints, quick_run, write_quick
+from quick import bench, fingerprints, killed, quick_run, write_quick
 
 from bench.registry import method_names
 
 #: Through worker processes, so that their order of arrival is part of the test.
 WORKERS = {"loader": "workers", "workers": 2}
-
-
-def _killed(kind: str, number: int, *arguments: object) -> int:
-    command = [sys.executable, str(HERE / "killer.py"), kind, str(number), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, timeout=240, check=False).returncode
 
 
 def _run_in_peace(tmp_path: Path, methods: list[str]) -> tuple[Path, dict[str, str]]:
@@ -35,7 +28,7 @@ def _kill_and_compare(config: Path, expected: dict[str, str], out: Path, kills: 
     """Run with kills, then to the end; returns how many kills hit. The results must be those of peace."""
     hits = 0
     for kind, number in kills:
-        code = _killed(kind, number, "run", config, "--out", out, "--quiet")
+        code = killed(kind, number, "run", config, "--out", out, "--quiet")
         assert code in (-9, 0)
         hits += code == -9
     end = bench("run+report", config, "--out", out, "--in-process", "--quiet")
@@ -80,7 +73,7 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(tmp_path: Path) -> None:
     config = write_quick(tmp_path, [quick_run("resnet")])
     peace = bench("run", config, "--out", tmp_path / "peace", "--quiet")
     assert peace.returncode == 0, peace.stderr
-    assert _killed("step", 12, "run", config, "--out", tmp_path / "war", "--quiet") == -9
+    assert killed("step", 12, "run", config, "--out", tmp_path / "war", "--quiet") == -9
     newest = max((tmp_path / "war").glob("stages/*/checkpoint-*.pt"))
     content = bytearray(newest.read_bytes())
     content[1000] ^= 0x40

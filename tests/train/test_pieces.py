@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from torch import nn
 from bench.config.schema import Recipe
 from bench.errors import ConfigError, WeightsError
 from bench.method import Batch
-from bench.train.checkpoint import load_checkpoint, read_weights, save_checkpoint, save_weights
+from bench.train.checkpoint import load_checkpoint, read_weights, remove_checkpoints, save_checkpoint, save_weights
 from bench.train.ema import ModelEMA, adjusted_decay
 from bench.train.meter import Meter
 from bench.train.optim import freeze, make_optimizer, parameter_groups
@@ -92,6 +95,52 @@ def test_checkpoints_keep_two_and_survive_damage(tmp_path: Path, caplog: pytest.
     assert "damaged" in caplog.text
     files[0].write_bytes(files[0].read_bytes()[:100])
     assert load_checkpoint(tmp_path) is None
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _circle(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("kind", [_folder, _circle, _dangling])
+def test_a_checkpoint_that_cannot_be_read_costs_one_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: Callable[[Path], None]
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"step": step})
+    newest = max(tmp_path.glob("checkpoint-*"))
+    newest.unlink()
+    kind(newest)
+    with caplog.at_level(logging.WARNING):
+        assert load_checkpoint(tmp_path)["step"] == 1
+    (line,) = caplog.messages
+    assert line.startswith(f"{newest} cannot be read (")
+    for step in (3, 4, 5):  # pruning and the end of training get by
+        save_checkpoint(tmp_path, step, {"step": step})
+    assert load_checkpoint(tmp_path)["step"] == 5
+    remove_checkpoints(tmp_path)
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_an_error_of_the_disk_while_a_checkpoint_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"step": step})
+    newest, read = max(tmp_path.glob("checkpoint-*")), Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == newest:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    assert load_checkpoint(tmp_path)["step"] == 1
 
 
 def test_weights_round_trip_and_damage(tmp_path: Path) -> None:
