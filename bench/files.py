@@ -47,7 +47,11 @@ def read_text(path: str | Path) -> str:
     Raises OSError for what is not a file, and ValueError, which names the line, for bytes that are not text.
     """
     with open_regular(path) as file:
-        content = file.read()
+        return decode_text(file.read())
+
+
+def decode_text(content: bytes) -> str:
+    """The text of a file's bytes, as ``read_text`` reads it."""
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         return content.decode(encoding)

@@ -21,6 +21,9 @@ from bench.registry import did_you_mean
 PROTOCOL_VERSION = 1
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+Side = Annotated[int, Field(ge=8, le=8192)]
+WeightDecay = Annotated[float, Field(ge=0.0, le=10.0)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$", max_length=100)]
@@ -48,7 +51,7 @@ class Data(Strict):
     download: bool = Field(False, description="Fetch the data where the network allows it.")
     val_size: int | Fraction = Field(0.1, description="Validation part cut from the training set under "
                                      "`protocol: holdout`: images (integer) or a fraction.")
-    split_seed: int = Field(0, ge=0, description="Seed of the split; all runs of a comparison share it.")
+    split_seed: int = Field(0, ge=0, lt=2**63, description="Seed of the split; all runs of a comparison share it.")
     split_file: str | None = Field(None, description="A stored split (split-*.npz) to use instead of cutting one.")
     train_subset: int | None = Field(None, ge=1, description="Use only so many training images (after the split).")
     val_subset: int | None = Field(None, ge=1, description="Use only so many validation images.")
@@ -63,11 +66,20 @@ class Data(Strict):
     def _as_tuple(cls, value: Any) -> Any:
         return _floats(value)
 
+    @field_validator("mean")
+    @classmethod
+    def _mean_of_pixels(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not 0 <= min(value) <= max(value) <= 1:
+            raise ValueError(f"every mean must lie in [0, 1], as the pixels do{_divided(value)}")
+        return value
+
     @field_validator("std")
     @classmethod
-    def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    def _std_of_pixels(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if value is not None and min(value) <= 0:
             raise ValueError("every std must be greater than 0")
+        if value is not None and not 0.001 <= min(value) <= max(value) <= 1:
+            raise ValueError(f"every std must lie in [0.001, 1], for pixels in [0, 1]{_divided(value)}")
         return value
 
     @field_validator("val_size")
@@ -82,26 +94,26 @@ class Recipe(Strict):
     """How a stage is trained. All lengths are in epochs unless `iterations` sets the length of the stage."""
 
     # length and batch
-    epochs: int | None = Field(10, ge=1, description="Passes over the training part.")
-    iterations: int | None = Field(None, ge=1, description="Optimiser steps; replaces `epochs`, and milestones, "
-                                   "warmup and step size are then in steps too.")
-    batch_size: int = Field(128, ge=1, description="Images per optimiser step, over all processes together.")
-    reference_batch_size: int | None = Field(
-        None, ge=1, description="lr and momentum are given for this batch size; for another batch_size they are "
+    epochs: int | None = Field(10, ge=1, le=1_000_000, description="Passes over the training part.")
+    iterations: int | None = Field(None, ge=1, le=10**9, description="Optimiser steps; replaces `epochs`, and "
+                                   "milestones, warmup and step size are then in steps too.")
+    batch_size: BatchSize = Field(128, description="Images per optimiser step, over all processes together.")
+    reference_batch_size: BatchSize | None = Field(
+        None, description="lr and momentum are given for this batch size; for another batch_size they are "
         "scaled: momentum^(B/B0), and lr times (B/B0) (1 - scaled momentum) / (1 - momentum). sgd only; null: taken "
         "as given.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
     # optimiser
     opt: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
-    lr: float = Field(0.1, gt=0, description="Learning rate after warmup.")
+    lr: float = Field(0.1, gt=0, le=1000, description="Learning rate after warmup.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
     nesterov: bool = Field(False, description="Nesterov momentum (sgd).")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of adamw.")
-    eps: float = Field(1e-8, gt=0, description="Epsilon of adamw.")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of everything without a rule of its own.")
-    norm_weight_decay: float | None = Field(None, ge=0, description="Weight decay of normalisation parameters.")
-    bias_weight_decay: float | None = Field(None, ge=0, description="Weight decay of parameters called bias.")
-    weight_decay_overrides: dict[str, float] = Field(
+    eps: float = Field(1e-8, gt=0, le=1, description="Epsilon of adamw.")
+    weight_decay: WeightDecay = Field(1e-4, description="Weight decay of everything without a rule of its own.")
+    norm_weight_decay: WeightDecay | None = Field(None, description="Weight decay of normalisation parameters.")
+    bias_weight_decay: WeightDecay | None = Field(None, description="Weight decay of parameters called bias.")
+    weight_decay_overrides: dict[str, WeightDecay] = Field(
         default_factory=dict,
         description="Weight decay by fnmatch pattern over parameter names; wins over the other rules "
         "('*relative_position_bias_table': 0.0).",
@@ -112,7 +124,7 @@ class Recipe(Strict):
         "cosine", description="Shape of the learning rate after warmup.")
     lr_milestones: tuple[int, ...] = Field((), description="multistep: where the rate is multiplied by lr_gamma.")
     lr_step_size: int = Field(30, ge=1, description="step: the distance between drops.")
-    lr_gamma: float = Field(0.1, gt=0, description="Factor of multistep, step and exponential.")
+    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of multistep, step and exponential.")
     lr_min: float = Field(0.0, ge=0, description="cosine: the rate at the end.")
     lr_warmup_epochs: int = Field(0, ge=0, description="Length of the warmup.")
     lr_warmup_method: Literal["linear", "constant"] = Field("linear", description="Shape of the warmup.")
@@ -120,26 +132,26 @@ class Recipe(Strict):
     lr_per_step: bool = Field(False, description="Change the rate at every step instead of once an epoch "
                               "(cosine, linear warmup); always so under `iterations`.")
     # loss and mixing
-    label_smoothing: Probability = Field(0.0, description="Label smoothing of cross-entropies on labels.")
-    mixup_alpha: float = Field(0.0, ge=0, description="Mixup; with cutmix too, one of the two per batch.")
-    cutmix_alpha: float = Field(0.0, ge=0, description="CutMix.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of cross-entropies on labels.")
+    mixup_alpha: float = Field(0.0, ge=0, le=1000, description="Mixup; with cutmix too, one of the two per batch.")
+    cutmix_alpha: float = Field(0.0, ge=0, le=1000, description="CutMix.")
     # augmentation
     train_crop: Literal["auto", "pad", "resized", "center", "none"] = Field(
         "auto", description="pad: zero padding and a random crop; resized: RandomResizedCrop; center: as in "
         "evaluation; auto: pad for small images, resized for large ones.")
-    crop_padding: int = Field(4, ge=0, description="Padding of train_crop: pad, in pixels a side.")
+    crop_padding: int = Field(4, ge=0, le=1024, description="Padding of train_crop: pad, in pixels a side.")
     hflip_prob: Probability | None = Field(None, description="Horizontal flip; default: the data set's own.")
     auto_augment: Literal["ra", "ta_wide", "augmix", "imagenet", "cifar10", "svhn"] | None = Field(
         None, description="RandAugment, TrivialAugmentWide, AugMix or an AutoAugment policy.")
     ra_magnitude: int = Field(9, ge=0, le=30, description="Magnitude of RandAugment.")
     augmix_severity: int = Field(3, ge=1, le=10, description="Severity of AugMix.")
     random_erase: Probability = Field(0.0, description="Random erasing, after normalisation.")
-    ra_reps: int = Field(1, ge=1, description="Repeated augmentation: times each image stands in a row; the "
+    ra_reps: int = Field(1, ge=1, le=1024, description="Repeated augmentation: times each image stands in a row; the "
                          "epoch keeps its number of batches.")
     # image sizes
-    train_crop_size: int | None = Field(None, ge=8, description="Side of training images; default: the data set's.")
-    val_resize_size: int | None = Field(None, ge=8, description="Shorter side before the evaluation crop.")
-    val_crop_size: int | None = Field(None, ge=8, description="Side of evaluation images.")
+    train_crop_size: Side | None = Field(None, description="Side of training images; default: the data set's.")
+    val_resize_size: Side | None = Field(None, description="Shorter side before the evaluation crop.")
+    val_crop_size: Side | None = Field(None, description="Side of evaluation images.")
     interpolation: Literal["nearest", "bilinear", "bicubic"] = Field("bilinear", description="Of every resize.")
     # averaging
     model_ema: bool = Field(False, description="Evaluate an exponential moving average of the weights.")
@@ -155,7 +167,7 @@ class Recipe(Strict):
     loader: Literal["auto", "resident", "workers"] = Field(
         "auto", description="resident: whole set as uint8 on the device; workers: worker processes; auto: "
         "resident for small images, unless an augmentation needs workers.")
-    workers: int = Field(4, ge=0, description="Worker processes of the loader, per process; 0: none.")
+    workers: int = Field(4, ge=0, le=1024, description="Worker processes of the loader, per process; 0: none.")
     checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; default: every epoch.")
 
     @model_validator(mode="before")
@@ -359,6 +371,13 @@ class Comparison(Strict):
         if self.reference is None and any(not isinstance(entry, str) for entry in self.budgets):
             raise AtKey("budgets: a share needs a `reference:` run that it is a share of", "budgets")
         return self
+
+
+def _divided(values: tuple[float, ...]) -> str:
+    """The hint for values that are meant for pixels in [0, 255]."""
+    if not 1 < max(values) <= 255 or min(values) < 0:
+        return ""
+    return f"; divided by 255: [{', '.join(f'{value / 255:.4g}' for value in values)}]"
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:

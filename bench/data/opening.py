@@ -19,6 +19,7 @@ from PIL import Image
 from bench.data.catalog import DatasetInfo, data_folder, how_to_get, missing_files
 from bench.data.known import check_class_names, check_known_images, md5_of
 from bench.data.scanning import class_folders, difference, scan_folder
+from bench.data.sorting import text_lines
 from bench.data.sources import ArraySource, FolderSource, Source
 from bench.data.synthetic import synthetic_images
 from bench.errors import ConfigError, DataError
@@ -48,7 +49,8 @@ def open_sources(info: DatasetInfo, root: Path | None, download: bool) -> tuple[
         return _fetch(info, root)
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"{info.name}: there is no {missing[0]}{more}; {how_to_get(info)}")
+        what = f"{missing[0]} is not a file" if os.path.exists(missing[0]) else f"there is no {missing[0]}"
+        raise DataError(f"{info.name}: {what}{more}; {how_to_get(info)}")
     folder = data_folder(info.name, root)
     if info.class_folders:
         sources = open_folders(folder)
@@ -74,7 +76,7 @@ def _annotated(path: Path, classes: tuple[str, ...]) -> FolderSource:
     """Tiny ImageNet's own validation layout: images/ and a file of 'name wnid x0 y0 x1 y1' lines."""
     index = {name: number for number, name in enumerate(classes)}
     samples = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(text_lines(path), 1):
         fields = line.split()
         if not fields:
             continue

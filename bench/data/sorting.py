@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.data.scanning import class_folders, loose_images
 from bench.data.sources import EXTENSIONS
 from bench.errors import ConfigError, DataError
+from bench.files import decode_text, read_text
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _DEVKIT = "ILSVRC2012_devkit_t12"
@@ -75,10 +76,7 @@ def _mapping(folder: Path, val_map: Path | None) -> tuple[dict[str, str], str]:
 def _from_file(path: Path) -> dict[str, str]:
     """Lines 'image class', separated by blanks or commas; more columns and one line of headings are let pass."""
     mapping: dict[str, str] = {}
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    lines = text_lines(path)
     rows = csv.reader(lines) if any("," in line for line in lines[:2]) else (line.split(maxsplit=1) for line in lines)
     for number, row in enumerate(rows, 1):
         fields = [field.strip() for field in row]
@@ -101,8 +99,8 @@ def _from_devkit(place: Path) -> dict[str, str]:
         raise DataError(f"there is no {GROUND_TRUTH} in {place}; {_HOW}")
     wnids = _synsets(place)
     mapping = {}
-    for number, line in enumerate(truth.decode().split(), 1):
-        if not line.isdigit() or int(line) not in wnids:
+    for number, line in enumerate(_text(truth, place / GROUND_TRUTH).split(), 1):
+        if not line.isdecimal() or int(line) not in wnids:
             raise DataError(f"{place / GROUND_TRUTH}, line {number}: '{line[:20]}' is no class number of the synsets")
         mapping[f"ILSVRC2012_val_{number:08d}"] = wnids[int(line)]
     return mapping
@@ -112,8 +110,9 @@ def _synsets(place: Path) -> dict[int, str]:
     """Class number -> wnid, from meta.mat (needs scipy) or a synsets.txt in the order of the class numbers."""
     listed = _devkit_file(place, "synsets.txt")
     if listed is not None:
-        rows = [line.split() for line in listed.decode().splitlines() if line.strip()]
-        if all(len(row) > 1 and row[0].isdigit() for row in rows):
+        text = _text(listed, place / "synsets.txt")
+        rows = [line.split() for line in text.splitlines() if line.strip()]
+        if all(len(row) > 1 and row[0].isdecimal() for row in rows):
             return {int(row[0]): row[1] for row in rows}
         names = [row[0] for row in rows]
         if names == sorted(names) and len(names) > 2:
@@ -131,6 +130,23 @@ def _synsets(place: Path) -> dict[int, str]:
     rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
     # Leaves only (no children): the inner nodes of the hierarchy have numbers above 1000.
     return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows if int(row["num_children"]) == 0}
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file; DataError that names it if it is not one."""
+    try:
+        return read_text(path).splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        return decode_text(content)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _devkit_file(place: Path, name: str) -> bytes | None:

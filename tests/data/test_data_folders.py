@@ -201,6 +201,8 @@ def test_tiny_imagenet_as_its_archive_has_it(tiny_root, tmp_path):
         path = Path(source.where(index))
         label = source.class_names[source.labels[index]]
         assert (tiny_root / "val" / label / path.name).read_bytes() == path.read_bytes()
+    annotations.write_text("\n".join(lines) + "\n", "utf-8-sig")
+    assert open_data(Data(**data)).counts == bundle.counts
     annotations.write_text("\n".join(lines) + "\nval_x.JPEG\tn99999999\t0\t0\t1\t1\n")
     assert "line 51" in refused(DataError, **data)
     annotations.write_text("\n".join(lines) + f"\nval_x.JPEG\t{label}\t0\t0\t1\t1\n")

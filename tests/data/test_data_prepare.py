@@ -106,6 +106,35 @@ def test_a_mapping_file_sorts_too(imagenet, tmp_path, write):
     assert layout(root) == truth
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])  # Notepad, PowerShell
+@pytest.mark.parametrize("where", ["mapping", "ground truth", "synsets"])
+def test_a_byte_order_mark_is_no_text(imagenet, tmp_path, where, encoding):
+    root, truth = imagenet
+    if where == "mapping":
+        lines = "".join(f"{name} {label}\n" for name, label in truth.items())
+        (tmp_path / "map.txt").write_text(lines, encoding)
+        run(root, val_map=tmp_path / "map.txt")
+    else:
+        kit = devkit(root / "devkit", truth) / "data"
+        file = kit / ("synsets.txt" if where == "synsets" else GROUND_TRUTH)
+        file.write_text(file.read_text(), encoding)
+        run(root)
+    assert layout(root) == truth
+
+
+def test_a_mapping_that_is_not_text_is_one_line(imagenet, tmp_path):
+    root, _ = imagenet
+    given = tmp_path / "map.txt"
+    given.write_bytes(b"a.JPEG n01000000\ncaf\xe9.JPEG n01000000\n")
+    assert refused(root, val_map=given) == f"{given}: line 2 is not UTF-8 text: save the file as UTF-8"
+    given.unlink()
+    os.mkfifo(given)
+    assert refused(root, val_map=given) == f"cannot read {given}: a pipe or a device, not a file"
+    kit = devkit(root / "devkit", truth=imagenet[1]) / "data"
+    (kit / GROUND_TRUTH).write_bytes(b"\xff\xfe\xff")
+    assert "is not UTF-8 text" in refused(root)
+
+
 def test_sorting_goes_on_where_it_stopped(imagenet, tmp_path, monkeypatch):
     root, truth = imagenet
     devkit(root / "devkit", truth)

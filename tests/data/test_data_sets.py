@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -290,6 +291,15 @@ def test_svhn(tmp_path, monkeypatch):
     assert source.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     assert source.data[200, 1, 3, 5] == 200
     assert bundle.info.hflip_prob == 0
+
+
+@pytest.mark.parametrize("name", ["cifar100", "svhn", "fashion_mnist"])
+def test_a_pipe_in_the_place_of_a_data_file_is_refused(tmp_path, name):
+    for file in DATASETS[name].files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / file)
+    text = refused(DataError, name=name, root=str(tmp_path))
+    assert f"{tmp_path / DATASETS[name].files[0]} is not a file" in text
 
 
 @pytest.mark.parametrize("name", ["cifar10", "fashion_mnist", "svhn"])

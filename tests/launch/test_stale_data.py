@@ -15,27 +15,6 @@ from quick import statuses, write_quick
 from bench.cli import main
 from bench.report.results import read_results
 
-R8 = {"name": "r8", "method": "resnet", "options": {"depth": 8}}
-RECIPE = {"epochs": 1, "batch_size": 6, "workers": 0, "train_crop_size": 16, "val_crop_size": 16, "val_resize_size": 16}
-
-
-def make_pictures(root: Path) -> Path:
-    """Twelve training and six test images of two classes, each under a name of its own."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 3)):
-        for place, label in enumerate(("cat", "dog")):
-            (root / part / label).mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(120 * place, 120 * place + 130, (16, 16, 3))
-                Image.fromarray(pixels.astype(np.uint8)).save(root / part / label / f"{label}{number}.png")
-    return root
-
-
-def write_folder_file(folder: Path, runs: list[dict[str, object]] | None = None) -> Path:
-    path = write_quick(folder, runs or [R8], recipe=RECIPE)
-    text = path.read_text().replace("  train_subset: 192\n", "").replace("  test_subset: 64\n", "")
-    path.write_text(text.replace("name: synthetic", "name: image_folder").replace("val_size: 64", "val_size: 4"))
-    return path
 
 
 def run(*arguments: object) -> None:
