@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.text import raw
+from bench.text import raw, visible
 
 NAME = "data"
 HELP = "fetch a data set or say which files to put where, verify it and show its counts"
@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
 
     lines = prepare(options.name, root, download=options.download, val_map=options.val_map,
                     num_classes=options.num_classes, progress=_show if sys.stderr.isatty() else None)  # fmt: skip
-    print("\n".join(lines))
+    print("\n".join(visible(line) for line in lines))  # a name may hold a line end
     return 0
 
 

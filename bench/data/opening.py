@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -24,6 +25,8 @@ from bench.data.sources import ArraySource, FolderSource, Source
 from bench.data.synthetic import synthetic_images
 from bench.errors import ConfigError, DataError
 from bench.locks import locked
+
+log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
 #: Between two looks at whether another process has fetched the data (seconds).
@@ -55,6 +58,9 @@ def open_sources(info: DatasetInfo, root: Path | None, download: bool) -> tuple[
     if info.class_folders:
         sources = open_folders(folder)
         check_class_names(info, sources[0].class_names, folder)
+        for part, source in zip(info.files, sources):
+            if source.left_out.images():
+                log.warning("%s: images of other formats are not read: %s", folder / part, source.left_out.images())
         return sources
     return _torchvision(info, folder, download=False)
 

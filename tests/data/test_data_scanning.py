@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from data_helpers import make_folder, refused
+from data_helpers import make_folder, open_folder, refused
 from torchvision.datasets.folder import make_dataset
 
 from bench.data.scanning import scan_folder
@@ -170,6 +170,15 @@ def test_other_files_are_counted_by_extension(train):
     left = scan_folder(train).left_out
     assert str(left) == "2 .gif, 1 without an extension, 1 .avif, 1 .heic, 1 .jfif, 1 .txt"
     assert left.images() == "2 .gif, 1 .avif, 1 .heic, 1 .jfif"
+
+
+def test_images_of_other_formats_are_a_warning(train, caplog):
+    (train / "bee" / "a.gif").touch()
+    (train / "bee" / "notes.txt").touch()
+    open_folder(train.parent)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{train}: images of other formats are not read: 1 .gif"
+    ]
 
 
 def test_a_class_whose_images_are_all_left_out_says_so(train):

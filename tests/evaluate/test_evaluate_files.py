@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import RunError
-from bench.files import atomic_path, remove_leftovers, write_json_atomic, write_text_atomic
+from bench.files import atomic_path, read_text, remove_leftovers, write_json_atomic, write_text_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -95,3 +96,23 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     plain = tmp_path / "b.txt"
     plain.write_text("x")
     assert target.stat().st_mode == plain.stat().st_mode
+
+
+def test_text_that_is_not_utf8_is_written_escaped(tmp_path: Path) -> None:
+    """A file name's byte that is no text arrives as an escape, and from JSON it comes back as it was."""
+    write_text_atomic(tmp_path / "a.txt", "caf\udce9 ü")
+    assert (tmp_path / "a.txt").read_text("utf-8") == "caf\\udce9 ü"
+    write_json_atomic(tmp_path / "a.json", {"reason": "caf\udce9 ü"})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {"reason": "caf\udce9 ü"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_of_users_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_text("ä b\n", encoding)
+    assert read_text(tmp_path / "a.txt") == "ä b\n"
+
+
+def test_bytes_that_are_not_text_name_their_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\ntwo\n\xe9\n")
+    with pytest.raises(ValueError, match="line 3 is not UTF-8 text"):
+        read_text(tmp_path / "a.txt")

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from quick import statuses, write_quick
+from quick import R8, make_pictures, statuses, write_folder_file, write_quick
 
 from bench.cli import main
 from bench.report.results import read_results
-
 
 
 def run(*arguments: object) -> None:
