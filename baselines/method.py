@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -16,18 +14,15 @@ from baselines.resnet import IMAGENET_ARCHS, CifarResNet, imagenet_resnet
 from baselines.weights import from_published, list_archs, to_published
 from bench.config.data import DataSpec
 from bench.errors import ConfigError
-from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit, load_strict
+from bench.method import Arch, Batch, Exports, Method, Point, RunStage, Walk, load_strict
 from bench.train.losses import cross_entropy
+from bench.walking import piece
 
 __all__ = ["ResNetBaseline"]
 
 
-class ResNetBaseline(Method):
+class ResNetBaseline(Method[ResNetConfig], Exports):
     """ResNets of He et al. 2016 (CIFAR: section 4.2; ImageNet: torchvision's), trained with cross-entropy."""
-
-    Config = ResNetConfig
-    config: ResNetConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: ResNetConfig, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -45,7 +40,7 @@ class ResNetBaseline(Method):
         wide = f"-w{self.config.width}" if self.config.width != 16 else ""
         return f"resnet{self.config.depth}{wide}{'-b' if self.config.shortcut == 'B' else ''}"
 
-    def build(self, stage: Stage) -> nn.Module:
+    def build(self, stage: RunStage) -> nn.Module:
         norm = norm_layer(self.config.norm)
         if self.config.depth is None:
             return imagenet_resnet(str(self.config.arch), self.data.num_classes, norm)
@@ -53,49 +48,26 @@ class ResNetBaseline(Method):
             self.config.depth, self.data.num_classes, self.config.shortcut, norm, self.config.width, self.data.channels
         )
 
-    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Batch, stage: RunStage) -> dict[str, Tensor]:
         logits = model(batch.images)
-        smoothing = stage.resolved.label_smoothing if stage.resolved is not None else 0.0
-        return {"loss": cross_entropy(logits, batch.targets, smoothing), "logits": logits}
+        return {"loss": cross_entropy(logits, batch.targets, stage.recipe.label_smoothing), "logits": logits}
 
-    def units(self, model: nn.Module) -> Sequence[Unit]:
-        """``stem``, every block by its own name (``layer1.0``, ...), ``head``."""
+    def walk(self, model: nn.Module, images: Tensor) -> Walk:
+        """The network, with ``stem``, every block by its own name (``layer1.0``, ...) and ``head`` as units."""
         if not isinstance(model, (CifarResNet, ResNet)):
             raise TypeError(f"units of {type(model).__name__}: not a network that this method builds")
-        stem = nn.Sequential(model.conv1, model.bn1, model.relu)
-        side = self.data.image_size
-        if isinstance(model, ResNet):
-            stem.append(model.maxpool)
-            size = _half(_half(side))
-        else:
-            size = side
-        units = [Unit("stem", stem, (_image(self.data.channels, side),))]
-        channels = model.conv1.out_channels
-        for name, block in _blocks(model):
-            units.append(Unit(name, block, (_image(channels, size),)))
-            channels, size = _out_channels(block), size if block.stride == 1 else _half(size)
-        head = nn.Sequential(model.avgpool, nn.Flatten(1), model.fc)
-        return [*units, Unit("head", head, (_image(channels, size),))]
-
-    @torch.no_grad()
-    def record(self, model: nn.Module, images: Tensor) -> Decisions:
-        return Decisions(model(images)[None], torch.ones(1, self._unit_count(model), dtype=torch.int64))
-
-    @torch.no_grad()
-    def execute(self, model: nn.Module, images: Tensor, plan: Plan) -> Executed:
-        """There is one way to run it: a policy has nothing to decide after the only exit."""
-        samples = len(images)
-        return Executed(
-            model(images),
-            torch.ones(samples, self._unit_count(model), dtype=torch.int64),
-            torch.zeros(samples, dtype=torch.int64),
-        )
+        pool = [model.maxpool] if isinstance(model, ResNet) else []
+        x = piece("stem", model.conv1, model.bn1, model.relu, *pool)(images)
+        for block in model.modules():
+            if isinstance(block, (BasicBlock, Bottleneck)):
+                x = block(x)
+        yield piece("head", model.avgpool, nn.Flatten(1), model.fc)(x)
 
     @classmethod
     def import_weights(cls, arch: str, state_dict: Mapping[str, Tensor]) -> tuple[Method, nn.Module]:
         spec = cls.find_arch(arch)
         method = cls(spec.config, spec.data)  # type: ignore[arg-type]
-        model = method.build(method.stages()[-1])
+        model = method.build_last()
         load_strict(model, from_published(state_dict), what=arch)
         return method, model
 
@@ -117,24 +89,3 @@ class ResNetBaseline(Method):
             f"baselines.resnet.CifarResNet({config.depth}, {self.data.num_classes}, {config.shortcut!r}, "
             f"width={config.width}, channels={self.data.channels}{norm})"
         )
-
-    @staticmethod
-    def _unit_count(model: nn.Module) -> int:
-        return sum(1 for _ in _blocks(model)) + 2
-
-
-def _blocks(model: nn.Module) -> list[tuple[str, BasicBlock | Bottleneck]]:
-    return [(name, part) for name, part in model.named_modules() if isinstance(part, (BasicBlock, Bottleneck))]
-
-
-def _out_channels(block: BasicBlock | Bottleneck) -> int:
-    return (block.conv3 if isinstance(block, Bottleneck) else block.conv2).out_channels
-
-
-def _half(size: int) -> int:
-    """Side after any of the strided layers of a ResNet: all of them round up."""
-    return (size + 1) // 2
-
-
-def _image(channels: int, size: int) -> Tensor:
-    return torch.zeros(1, channels, size, size)

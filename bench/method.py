@@ -1,123 +1,70 @@
 """The contract a method fulfils: hooks are verbs, what passes between them are nouns.
 
 A method is one class with a pydantic ``Config``. The harness makes one instance per run,
-``Method(config, data)``, and asks it for its training stages, its networks, its loss, its operating
-points and the pieces that a decision can run or leave out. Everything else (data, loop, cost, policies,
-statistics, plots) belongs to the harness. ``docs/adding-a-method.md`` walks through one.
+``Method(config, data)``, and asks it for its networks, its loss and one ``walk`` through a network, from which
+it derives operating points, units, counts, the decision record and execution. Everything else (data, loop, cost,
+policies, statistics, plots) belongs to the harness. ``docs/adding-a-method.md`` walks through one.
 """
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.config.data import DataSpec
-from bench.config.stage import Stage
-from bench.errors import WeightsError
+from bench.config.schema import MethodConfig, Recipe
+from bench.config.stage import RunStage, Stage
+from bench.errors import ConfigError, WeightsError
+from bench.nouns import Arch, Batch, Capability, DataSpec, Decisions, Executed, Plan, Point, Unit
+from bench.train.losses import cross_entropy
+from bench.walker import Walker
+from bench.walking import Walk, everybody
 
-if TYPE_CHECKING:
-    from bench.config.schema import MethodConfig
+__all__ = [
+    "Arch", "Batch", "Capability", "DataSpec", "Decisions", "Executed", "Exports", "Method", "Plan", "Point",
+    "RunStage", "Stage", "Unit", "Walk",
+]  # fmt: skip
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
-__all__ = ["Arch", "Batch", "DataSpec", "Decisions", "Executed", "Method", "Plan", "Point", "Stage", "Unit"]
+C = TypeVar("C", bound=MethodConfig)
 
 
-class Batch(NamedTuple):
-    """One training batch, on the device, normalised and augmented.
-
-    images: float [B, 3, H, W], mixed where mixup or cutmix is on.
-    targets: int64 [B], or float [B, C] where mixup or cutmix is on (label smoothing is the loss's part).
-    labels: int64 [B], the labels before mixing.
-    clean_images: the images before mixing; the same tensor as ``images`` where nothing is mixed.
-    """
-
-    images: Tensor
-    targets: Tensor
-    labels: Tensor
-    clean_images: Tensor
+def _overridable(walk: Callable[..., Walk]) -> Callable[..., Walk]:
+    """For type checkers: an override may take the point as a further argument."""
+    return walk
 
 
-@dataclass(frozen=True)
-class Point:
-    """An operating point: one way to run the trained network. ``settings`` are the method's own."""
+class Method(ABC, Generic[C]):
+    """Base class of all methods: ``class Mine(Method[MineConfig])``.
 
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A piece that a decision runs or leaves out, counted by itself.
-
-    module is called as ``module(*inputs)`` with tensors only; inputs are examples of batch size 1.
-    extra_costs adds columns of a method's published way of counting: cost of one run of this unit.
-    """
-
-    name: str
-    module: nn.Module
-    inputs: tuple[Tensor, ...]
-    extra_costs: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Decisions:
-    """What the network said and ran for one batch, at every operating point.
-
-    logits: [P, B, C], in the order of ``points``, the default point first.
-    counts: how often each unit ran, integers, [P, U] where it is the same for every sample, else [P, B, U].
-    signals: more that a policy may see, each [P, B] (a gate's margin, say). Never anything of the label.
-    """
-
-    logits: Tensor
-    counts: Tensor
-    signals: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class Executed:
-    """What ``execute`` really ran. logits: [B, C]; counts: integers [B, U]; taken: int64 [B], the exit or
-    path at which each sample stopped (all zeros where a point was asked for)."""
-
-    logits: Tensor
-    counts: Tensor
-    taken: Tensor
-
-
-# A plan is a point, or a policy's decision after exit k: logits [b, C] of the samples still running ->
-# bool [b], True for those that go on.
-Plan = Point | Callable[[int, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Arch:
-    """A published architecture: the options that build it and the data set its head is for."""
-
-    config: MethodConfig
-    data: DataSpec
-
-
-class Method(ABC):
-    """Base class. ``Config`` is the pydantic model of the method's own options.
-
-    A subclass defines the abstract hooks below; the others have defaults that suit a static network.
-    Hooks get the *bare* module: the harness wraps it for several processes, compilation and averaging.
+    ``build`` is all that a static network writes. With a ``walk`` it becomes one that stops, chooses paths or skips;
+    whatever is derived from the walk can be overridden. Hooks get the *bare* module: the harness wraps it for
+    several processes, compilation and averaging.
     """
 
     Config: ClassVar[type[MethodConfig]]
-    #: what the method can do, for policies and reports: "static_paths", "exits", "gates", ...
-    capabilities: ClassVar[frozenset[str]] = frozenset()
+    #: what the method's operating points are, for policies and reports
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
     #: whether a step may leave parameters without a gradient (several processes must then look for them)
     find_unused_parameters: ClassVar[bool] = False
 
-    def __init__(self, config: MethodConfig, data: DataSpec) -> None:
+    def __init_subclass__(cls, **more: Any) -> None:
+        """``Config`` is what stands in brackets after ``Method``."""
+        super().__init_subclass__(**more)
+        for base in getattr(cls, "__orig_bases__", ()):
+            for config in typing.get_args(base):
+                if isinstance(config, type) and issubclass(config, MethodConfig) and "Config" not in vars(cls):
+                    cls.Config = config
+
+    def __init__(self, config: C, data: DataSpec) -> None:
         self.config = config
         self.data = data
+        self._walker: Walker | None = None
 
     # ---- what it is -------------------------------------------------------------------------------
     @classmethod
@@ -139,10 +86,14 @@ class Method(ABC):
 
     # ---- training ---------------------------------------------------------------------------------
     @abstractmethod
-    def build(self, stage: Stage) -> nn.Module:
+    def build(self, stage: RunStage) -> nn.Module:
         """The network of that stage on the CPU, initialised from torch's global generator."""
 
-    def prepare(self, model: nn.Module, stage: Stage, previous: nn.Module | None) -> None:
+    def build_last(self) -> nn.Module:
+        """A fresh network of the last stage."""
+        return self.build(self.stages()[-1].resolve(Recipe()))
+
+    def prepare(self, model: nn.Module, stage: RunStage, previous: nn.Module | None) -> None:
         """Once, when a stage starts and never when it resumes: take over weights, freeze, sharpen.
 
         previous is the trained network of ``stage.start_from``. The default copies all of its weights.
@@ -150,64 +101,86 @@ class Method(ABC):
         if previous is not None:
             model.load_state_dict(previous.state_dict())
 
-    def set_mode(self, model: nn.Module, stage: Stage) -> None:
+    def set_mode(self, model: nn.Module, stage: RunStage) -> None:
         """After every ``model.train()``: put parts back into the mode they must stay in."""
         return None
 
-    @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Batch, stage: RunStage) -> dict[str, Tensor]:
         """All passes of one step. Returns ``{"loss": scalar to differentiate, ...}``.
 
         Further scalars are logged as running means. The key ``"logits"`` [B, C], if given, is used for
         the running training accuracy and not logged.
+        The default is the cross-entropy of the network's logits or, under a walk with several answers, the sum of
+        theirs; the option ``exit_weights``, if there is one, weighs them (a number for each exit, the first one first).
         """
+        if type(self).walk is Method.walk:
+            answers = [model(batch.images)]
+        else:
+            answers = list(everybody(self.walk(model, batch.images)))
+        smoothing = stage.recipe.label_smoothing
+        losses = [cross_entropy(logits, batch.targets, smoothing) for logits in answers]
+        weights = getattr(self.config, "exit_weights", None) or (1.0,) * len(losses)
+        if len(weights) != len(losses):
+            raise ConfigError(f"exit_weights has {len(weights)} numbers, but the network has {len(losses)} exits")
+        parts = {f"ce_exit{k + 1}": one.detach() for k, one in enumerate(losses)} if len(losses) > 1 else {}
+        return {"loss": sum(w * one for w, one in zip(weights, losses)), **parts, "logits": answers[-1]}  # type: ignore[dict-item]
 
     # ---- measuring --------------------------------------------------------------------------------
+    @_overridable
+    def walk(self, model: nn.Module, images: Tensor) -> Walk:
+        """Say once how the network is run: yield logits [b, C]; ``yield`` returns an index of the images that go on.
+
+        With a third parameter ``point`` it walks one path through the network, of which ``points`` are the list.
+        ``bench.walking`` has what gates need.
+        """
+        yield model(images)
+
     def points(self, model: nn.Module) -> Sequence[Point]:
-        """The operating points in order, the default one first."""
-        return [Point("full")]
+        """The operating points in order, the default one first. Derived: the last exit, then from the first on."""
+        return self.walker(model).points()
 
-    @abstractmethod
+    def cascade(self, model: nn.Module) -> Sequence[Point]:
+        """The points that a policy runs one after the other, for a walk that takes a point. Default: none."""
+        return []
+
     def units(self, model: nn.Module) -> Sequence[Unit]:
-        """The pieces a decision can run or leave out, in a fixed order. They cover the whole network."""
+        """The pieces a decision can run or leave out, in a fixed order. They cover the whole network.
 
-    @abstractmethod
+        Derived: the modules that the walk calls, in the order in which the network holds them.
+        """
+        return self.walker(model).trace.units
+
     def record(self, model: nn.Module, images: Tensor) -> Decisions:
-        """All operating points of a batch, in evaluation mode and without gradients."""
+        """All operating points of a batch, in evaluation mode and without gradients. Derived: all images go on."""
+        with torch.no_grad():
+            return self.walker(model).record(images)
 
-    @abstractmethod
     def execute(self, model: nn.Module, images: Tensor, plan: Plan) -> Executed:
-        """Run one plan with the work that it leaves out really left out."""
+        """Run one plan with the work that it leaves out really left out. Derived: the batch shrinks."""
+        return self.walker(model).execute(images, plan)
+
+    def walker(self, model: nn.Module) -> Walker:
+        """What is derived from the walk through this very network, found once."""
+        if self._walker is None or not self._walker.is_for(model):
+            self._walker = Walker(self, model)
+        return self._walker
 
     # ---- published weights ------------------------------------------------------------------------
     @classmethod
-    def import_weights(cls, arch: str, state_dict: Mapping[str, Tensor]) -> tuple[Method, nn.Module]:
+    def import_weights(cls, arch: str, state_dict: Mapping[str, Tensor]) -> tuple[Method[C], nn.Module]:
         """Published names in, our network out. Every key is accounted for or a WeightsError names it.
 
         The default builds ``archs()[arch]``, strips ``module.`` and loads strictly.
         """
         spec = cls.find_arch(arch)
-        method = cls(spec.config, spec.data)
-        model = method.build(method.stages()[-1])
+        method = cls(spec.config, spec.data)  # type: ignore[arg-type]  # archs() holds the class's own options
+        model = method.build_last()
         load_strict(model, strip_prefix(state_dict), what=arch)
         return method, model
 
     def export_weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Our network out under its published names (the inverse of ``import_weights``)."""
         return {key: value.detach().clone() for key, value in model.state_dict().items()}
-
-    def export_point(self, model: nn.Module, point: Point) -> nn.Module:
-        """One operating point as a plain network that decides nothing: images [B, C, H, W] -> logits [B, classes].
-
-        On the CPU, in evaluation mode, sharing no memory with ``model``; no random number is drawn. Raises
-        WeightsError where there is no such network, as by default.
-        """
-        raise WeightsError(f"{type(self).__name__}: point '{point.name}' is no plain network; nothing to export")
-
-    def export_constructor(self, point: Point) -> str | None:
-        """A Python expression with full module names for an empty network that ``export_point``'s state_dict
-        fits, or None."""
-        return None
 
     @classmethod
     def find_arch(cls, arch: str) -> Arch:

@@ -26,7 +26,7 @@ from bench.cost.table import CostTable
 from bench.cost.units import count_units
 from bench.errors import BenchError, ConfigError, ContractError
 from bench.evaluate.collect import RESERVED
-from bench.method import Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit
+from bench.method import Batch, Decisions, Executed, Method, Plan, Point, RunStage, Stage, Unit
 from bench.train.optim import freeze, make_optimizer
 from bench.train.seeds import random_state, restore_random_state, seed_everything
 from bench.train.step import TrainStep
@@ -47,7 +47,7 @@ class Subject:
 
     name: str
     method: Method
-    stage: Stage
+    stage: RunStage
     model: nn.Module
 
     def fail(self, hook: str, words: str) -> NoReturn:
@@ -442,7 +442,7 @@ def check_training(subject: Subject) -> None:
             previous[stage.name] = _train(subject, stage, previous.get(stage.start_from or ""), soft)
 
 
-def _train(subject: Subject, stage: Stage, previous: nn.Module | None, soft: bool) -> nn.Module:
+def _train(subject: Subject, stage: RunStage, previous: nn.Module | None, soft: bool) -> nn.Module:
     torch.manual_seed(0)
     with subject.calling("build"):
         model = subject.method.build(stage)
@@ -450,7 +450,7 @@ def _train(subject: Subject, stage: Stage, previous: nn.Module | None, soft: boo
         subject.method.prepare(model, stage, previous)
     with subject.calling("stages"):
         freeze(model, stage.trains)
-        optimizer = make_optimizer(model, stage.resolved or Recipe())
+        optimizer = make_optimizer(model, stage.recipe)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = TrainStep(subject.method, model, stage)
     with subject.calling("set_mode"):
@@ -471,7 +471,7 @@ def _train(subject: Subject, stage: Stage, previous: nn.Module | None, soft: boo
     return model
 
 
-def _loss(subject: Subject, stage: Stage, step: nn.Module, batch: Batch) -> Tensor:
+def _loss(subject: Subject, stage: RunStage, step: nn.Module, batch: Batch) -> Tensor:
     with subject.calling("loss"):
         parts = step(*batch)
     if not isinstance(parts, Mapping) or not isinstance(parts.get("loss"), Tensor):

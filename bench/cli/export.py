@@ -37,6 +37,7 @@ def main(options: argparse.Namespace) -> int:
     if source.is_file() and (options.run is not None or options.seed is not None):
         raise ConfigError("a file of weights holds one network: leave --run and --seed out", where=str(options.source))
     from bench.launch.export import open_run, open_weights, plain_point, require_onnx, write_onnx, write_state
+    from bench.method import Exports
 
     if options.onnx is not None:
         require_onnx()
@@ -50,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
     print(f"{point.name} of {trained.what}: {sum(p.numel() for p in plain.parameters()):,} parameters -> {options.to}")
     if options.onnx is not None:
         print(f"ONNX: {options.onnx}")
-    constructor = trained.method.export_constructor(point)
+    constructor = trained.method.export_constructor(point) if isinstance(trained.method, Exports) else None
     if constructor is not None:
         print(f"network: {constructor}")
     print(f"images: {data.channels}x{data.image_size}x{data.image_size}, pixels in [0, 1], "

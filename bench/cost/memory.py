@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from bench.config.stage import RunStage
 from bench.cost.copies import copy_with, quietly
 from bench.errors import CostError
-from bench.method import Batch
+from bench.nouns import Batch
 
 if TYPE_CHECKING:
     from bench.config.schema import Recipe
-    from bench.method import Method, Stage
+    from bench.config.stage import Stage
+    from bench.method import Method
 
 __all__ = ["estimate_memory"]
 
@@ -25,7 +27,7 @@ __all__ = ["estimate_memory"]
 SMALL, LARGE = 2, 4
 
 
-def estimate_memory(method: Method, stage: Stage, recipe: Recipe) -> dict[str, int]:
+def estimate_memory(method: Method, stage: Stage | RunStage, recipe: Recipe) -> dict[str, int]:
     """Bytes that one process needs to train a stage with the whole ``recipe.batch_size``.
 
     Returns ``parameters`` (with buffers), ``gradients``, ``optimizer`` (its state), ``ema``, ``activations``
@@ -35,14 +37,14 @@ def estimate_memory(method: Method, stage: Stage, recipe: Recipe) -> dict[str, i
     reads values; activations are extrapolated linearly. No random number is drawn from the caller's generator.
     Raises CostError where the step fails both ways.
     """
-    stage = stage.resolve(recipe)
+    stage = RunStage(stage.name, stage.start_from, recipe, stage.trains)
     with torch.random.fork_rng(devices=[]), quietly("torch._subclasses.fake_tensor"):
         try:
             model = _build(method, stage)
             try:
-                small, large = _without_data(method, model, stage, recipe)
+                small, large = _without_data(method, model, stage)
             except Exception:  # fake tensors refuse in many ways; what is wrong with the step itself shows below
-                small, large = (_saved_by_step(method, model, stage, recipe, size) for size in (SMALL, LARGE))
+                small, large = (_saved_by_step(method, model, stage, size) for size in (SMALL, LARGE))
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             raise CostError(f"stage '{stage.name}': no training step to measure ({reason})") from error
@@ -58,7 +60,7 @@ def estimate_memory(method: Method, stage: Stage, recipe: Recipe) -> dict[str, i
     return {**estimate, "total": sum(estimate.values())}
 
 
-def _build(method: Method, stage: Stage) -> nn.Module:
+def _build(method: Method, stage: RunStage) -> nn.Module:
     """The network as the stage starts, in training mode, with untrained ones for the stages before it."""
     model = method.build(stage)
     previous = None
@@ -66,7 +68,7 @@ def _build(method: Method, stage: Stage) -> nn.Module:
         before = next((s for s in method.stages() if s.name == stage.start_from), None)
         if before is None:
             raise CostError(f"it starts from '{stage.start_from}', which is no stage")
-        previous = _build(method, before)
+        previous = _build(method, before.resolve(stage.recipe))
     method.prepare(model, stage, previous)
     for name, parameter in model.named_parameters():
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.trains):
@@ -76,11 +78,11 @@ def _build(method: Method, stage: Stage) -> nn.Module:
     return model
 
 
-def _without_data(method: Method, model: nn.Module, stage: Stage, recipe: Recipe) -> tuple[int, int]:
+def _without_data(method: Method, model: nn.Module, stage: RunStage) -> tuple[int, int]:
     """Both sizes on fake tensors. The network is built outside: torch crashes where one is copied inside."""
     with FakeTensorMode():
         fake = copy_with(model, lambda t: torch.empty_strided(t.size(), t.stride(), dtype=t.dtype))
-        small, large = (_saved_by_step(method, fake, stage, recipe, size) for size in (SMALL, LARGE))
+        small, large = (_saved_by_step(method, fake, stage, size) for size in (SMALL, LARGE))
     return small, large
 
 
@@ -89,9 +91,9 @@ def _states(recipe: Recipe) -> int:
     return 2 if recipe.opt == "adamw" else int(recipe.momentum > 0)
 
 
-def _saved_by_step(method: Method, model: nn.Module, stage: Stage, recipe: Recipe, size: int) -> int:
+def _saved_by_step(method: Method, model: nn.Module, stage: RunStage, size: int) -> int:
     """Bytes that one forward pass keeps for the backward pass, each storage once, the model's own left out."""
-    data = method.data
+    data, recipe = method.data, stage.recipe
     side = recipe.train_crop_size or data.image_size
     images = torch.randn(size, data.channels, side, side)
     labels = torch.randint(data.num_classes, (size,))

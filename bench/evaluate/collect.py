@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.errors import RunError
 from bench.evaluate.logits import ALL, TOP, Logits
 from bench.evaluate.record import DecisionRecord, Outcomes, Signals, smallest_counts
+from bench.tracing import evaluating
 
 if TYPE_CHECKING:
     from bench.method import Decisions, Method
@@ -46,7 +47,7 @@ def record_split(
     units = tuple(unit.name for unit in method.units(model))
     parts: list[dict[str, Any]] = []
     logits: list[Logits] = []
-    with _evaluation_mode(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for images, labels, indices in loader:
             images = images.to(device, non_blocking=True)
             labels = labels.to(device, non_blocking=True).long()
@@ -180,14 +181,3 @@ def _autocast(device: torch.device, amp: str) -> contextlib.AbstractContextManag
     if amp == "off":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=AMP_TYPES[amp])
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

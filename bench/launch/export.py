@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.resolve import RunSpec, parse_options
+from bench.config.schema import Recipe
 from bench.errors import BenchError, ConfigError, RunError, WeightsError
 from bench.files import atomic_path, write_bytes_atomic
 from bench.launch.folder import read_status
 from bench.launch.stages import run_weights
-from bench.method import DataSpec, Method, Point, load_strict
+from bench.method import DataSpec, Exports, Method, Point, load_strict
 from bench.registry import did_you_mean, method_class
 from bench.train.checkpoint import pack, read_weights
 
@@ -64,7 +65,7 @@ def open_weights(path: str | Path, options: dict[str, Any] | None = None) -> Tra
         cls = method_class(str(about["method"]))
         config = parse_options(cls.Config, about["options"] if options is None else options)
         method = cls(config, _data_of(about, state))
-        stage = next(s for s in method.stages() if s.name == about["stage"])
+        stage = next(s for s in method.stages() if s.name == about["stage"]).resolve(Recipe())
         with torch.random.fork_rng(devices=[]):
             model = method.build(stage)
     except Exception as error:  # the file may say anything
@@ -146,8 +147,10 @@ def plain_point(trained: Trained, point: Point) -> nn.Module:
 
     Raises WeightsError where the method has no such network, or where the logits are not the same.
     """
-    data = trained.method.data
-    plain = trained.method.export_point(trained.model, point).eval()
+    method, data = trained.method, trained.method.data
+    if not isinstance(method, Exports):
+        raise WeightsError(f"{type(method).__name__} exports no point: no plain network computes what it computes")
+    plain = method.export_point(trained.model, point).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, data.channels, data.image_size, data.image_size, generator=generator)
     with torch.no_grad():

@@ -20,7 +20,7 @@ from bench.cost.units import count_units
 from bench.data import open_data
 from bench.data.catalog import dataset_info, find_root, missing_files
 from bench.errors import BenchError, ConfigError
-from bench.method import DataSpec, Method, Stage
+from bench.method import DataSpec, Method, RunStage
 from bench.registry import method_class
 from bench.train.optim import freeze, parameter_groups
 from bench.train.seeds import seed_everything
@@ -66,7 +66,7 @@ def inspect_runs(loaded: Loaded, specs: Sequence[RunSpec]) -> Iterator[Inspected
             raise ConfigError(f"run '{spec.run}': its network cannot be built: {words}") from error
 
 
-def last_stage(spec: RunSpec, method: Method) -> Stage:
+def last_stage(spec: RunSpec, method: Method) -> RunStage:
     """The stage whose network is evaluated, with its recipe."""
     last = spec.stages[-1]
     return next(s for s in method.stages() if s.name == last.name).resolve(last.recipe)
@@ -102,7 +102,7 @@ def training_memory(found: Inspected) -> dict[str, dict[str, int]]:
         model = found.method.build(resolved)
         freeze(model, resolved.trains)
         parameter_groups(model, planned.recipe)
-        estimates[stage.name] = estimate_memory(found.method, resolved, planned.recipe)
+        estimates[stage.name] = estimate_memory(found.method, stage, planned.recipe)
     return estimates
 
 

@@ -25,7 +25,7 @@ from bench.files import write_json_atomic, write_text_atomic
 from bench.launch.folder import RunFolder, host_class, one_line
 from bench.launch.stages import Trainer, load_given_weights
 from bench.launch.training_facts import training_facts
-from bench.method import Method, Stage
+from bench.method import Method, RunStage
 from bench.registry import method_class
 from bench.train.seeds import derive_seed, seed_everything
 from bench.train.watch import Interrupted, TimeIsUp, Watch
@@ -172,7 +172,7 @@ class watch_breaks:
 def _network(
     spec: RunSpec, method: Method, bundle: DataBundle, data: Fingerprint, folder: RunFolder, device: torch.device,
     world: World, watch: Watch, quiet: bool, saved: Callable[[], None], validate: Any,
-) -> tuple[nn.Module, Stage, list[str]]:  # fmt: skip
+) -> tuple[nn.Module, RunStage, list[str]]:  # fmt: skip
     if not spec.evaluate_only:
         trainer = Trainer(spec, method, bundle, data, folder.out, device, world, watch, quiet, validate, saved)
         keys = list(trainer.keys().values())
@@ -188,7 +188,7 @@ def _network(
 
 
 def _store(
-    spec: RunSpec, folder: RunFolder, method: Method, stage: Stage, bundle: DataBundle,
+    spec: RunSpec, folder: RunFolder, method: Method, stage: RunStage, bundle: DataBundle,
     records: dict[str, DecisionRecord], cost: CostTable, device: torch.device, keys: list[str],
 ) -> None:  # fmt: skip
     for split, record in records.items():

@@ -19,7 +19,7 @@ from bench.errors import ConfigError, WeightsError
 from bench.files import write_json_atomic
 from bench.launch.claim import claim
 from bench.launch.folder import read_status
-from bench.method import Method, Stage, load_strict, strip_prefix
+from bench.method import Method, RunStage, Stage, load_strict, strip_prefix
 from bench.train.checkpoint import read_weights, remove_checkpoints, save_weights
 from bench.train.loop import StageJob, train_stage
 from bench.train.seeds import derive_seed, seed_everything
@@ -58,7 +58,7 @@ class Trainer:
             keys[spec.name] = stage_key(self.spec, spec, self.bundle.split_hash, previous, self.data.train.digest)
         return keys
 
-    def run(self) -> tuple[nn.Module, Stage]:
+    def run(self) -> tuple[nn.Module, RunStage]:
         """The trained network of the last stage, and that stage. Earlier stages are trained first."""
         stages = {stage.name: stage for stage in self.method.stages()}
         last = self.spec.stages[-1]
@@ -81,7 +81,7 @@ class Trainer:
     def _before(self, spec: StageSpec) -> StageSpec:
         return next(s for s in self.spec.stages if s.name == spec.start_from)
 
-    def _train(self, spec: StageSpec, stage: Stage, stages: dict[str, Stage], keys: dict[str, str]) -> nn.Module:
+    def _train(self, spec: StageSpec, stage: RunStage, stages: dict[str, Stage], keys: dict[str, str]) -> nn.Module:
         def prepare(model: nn.Module) -> None:
             previous = None
             if spec.start_from is not None:
@@ -121,7 +121,7 @@ class Trainer:
         several = len(self.spec.stages) > 1
         return f"{self.spec.run}{f' [{stage}]' if several else ''} seed {self.spec.seed}"
 
-    def _load(self, stage: Stage, path: Path) -> nn.Module:
+    def _load(self, stage: RunStage, path: Path) -> nn.Module:
         state, _ = read_weights(path)
         seed_everything(derive_seed(self.spec.seed, "init", stage.name))
         model = self.method.build(stage)

@@ -18,7 +18,7 @@ from torch import nn
 from bench.config.schema import Recipe
 from bench.errors import ConfigError, Diverged
 from bench.files import read_json_lines, write_text_atomic
-from bench.method import Batch, Method, Stage
+from bench.method import Batch, Method, RunStage
 from bench.train.checkpoint import load_checkpoint, save_checkpoint
 from bench.train.ema import ModelEMA, adjusted_decay
 from bench.train.meter import Meter
@@ -51,7 +51,7 @@ class StageJob:
     checkpoint, by the process that writes it."""
 
     method: Method
-    stage: Stage
+    stage: RunStage
     loader: TrainLoader
     folder: Path
     seed: int
@@ -67,8 +67,7 @@ class StageJob:
 
     @property
     def recipe(self) -> Recipe:
-        assert self.stage.resolved is not None, "the harness resolves a stage's recipe before training it"
-        return self.stage.resolved
+        return self.stage.recipe
 
 
 def train_stage(job: StageJob) -> nn.Module:

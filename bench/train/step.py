@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bench.method import Batch, Method, Stage
+from bench.method import Batch, Method, RunStage
 
 
 class TrainStep(nn.Module):
@@ -14,7 +14,7 @@ class TrainStep(nn.Module):
     buffers are not touched between the passes.
     """
 
-    def __init__(self, method: Method, model: nn.Module, stage: Stage) -> None:
+    def __init__(self, method: Method, model: nn.Module, stage: RunStage) -> None:
         super().__init__()
         self.model = model
         self._method = method

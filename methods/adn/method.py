@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.data import DataSpec
-from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit
+from bench.method import Arch, Batch, Capability, Decisions, Executed, Exports, Method, Plan, Point, RunStage, Unit
 from bench.train.losses import cross_entropy
 from methods.adn.config import ADNConfig
 from methods.adn.export import constructor, export_configuration
@@ -23,7 +23,7 @@ IMAGENET = DataSpec("imagenet", 1000, 224)
 FROM_TORCHVISION = "torchvision/"
 
 
-class ADN(Method):
+class ADN(Method[ADNConfig], Exports):
     """Adaptive Depth Networks with Skippable Sub-Paths (Kang and Lee, NeurIPS 2024, arXiv 2312.16392).
 
     One network, 2^n depths: each of its n stages runs whole or shortened. Trained by two passes per batch,
@@ -31,9 +31,7 @@ class ADN(Method):
     operating point without having been trained.
     """
 
-    Config = ADNConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"static_paths"})
-    config: ADNConfig
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"static_paths"})
 
     # ---- what it is -------------------------------------------------------------------------------
     @classmethod
@@ -53,10 +51,10 @@ class ADN(Method):
         return self.config.arch or f"resnet{self.config.depth}{wide}"
 
     # ---- training ---------------------------------------------------------------------------------
-    def build(self, stage: Stage) -> AdaptiveNetwork:
+    def build(self, stage: RunStage) -> AdaptiveNetwork:
         return build_network(self.config, self.data)
 
-    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Batch, stage: RunStage) -> dict[str, Tensor]:
         """Algorithm 1: labels teach the super-net, its logits teach the base-net, one sum to differentiate.
 
         Mixing touches the images of both passes and the targets of the first; the second sees no label
@@ -71,7 +69,7 @@ class ADN(Method):
         student, student_features = network.forward_features(
             batch.images, _draw(flags) if config.student == "random" else (True,) * flags, config.feature_stages
         )
-        smoothing = stage.resolved.label_smoothing if stage.resolved is not None else 0.0
+        smoothing = stage.recipe.label_smoothing
         parts = {"loss_super": cross_entropy(teacher, batch.targets, label_smoothing=smoothing)}
         if not config.distill:
             parts["loss_base"] = cross_entropy(student, batch.targets, label_smoothing=smoothing)
@@ -150,8 +148,8 @@ class ADN(Method):
     def import_weights(cls, arch: str, state_dict: Mapping[str, Any]) -> tuple[ADN, AdaptiveNetwork]:
         """Released weights (flat, or inside a training checkpoint), or torchvision's; strict."""
         spec = cls.find_arch(arch)
-        method = cls(spec.config, spec.data)
-        model = method.build(method.stages()[-1])
+        method = cls(spec.config, spec.data)  # type: ignore[arg-type]
+        model = cast(AdaptiveNetwork, method.build_last())
         load = load_torchvision if arch.startswith(FROM_TORCHVISION) else load_released
         load(model, arch.removeprefix(FROM_TORCHVISION), state_dict)
         return method, model

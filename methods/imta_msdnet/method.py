@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.data import DataSpec
-from bench.config.stage import Stage
 from bench.errors import ConfigError
 from bench.method import (
     Arch,
     Batch,
+    Capability,
     Decisions,
     Executed,
+    Exports,
     Method,
     Plan,
     Point,
+    RunStage,
     Unit,
     load_strict,
     strip_prefix,
@@ -38,16 +40,14 @@ from methods.imta_msdnet.weights import from_published, is_imta, to_published
 __all__ = ["IMTAMSDNet"]
 
 
-class IMTAMSDNet(Method):
+class IMTAMSDNet(Method[IMTAMSDNetConfig], Exports):
     """One operating point an exit: the last one, which is the default, then the first to the last but one.
 
     ``Point.settings["exit"]`` is the exit's place in the network, from 0; a policy's ``decide(k, ...)`` and
     ``Executed.taken`` count exits the same way. Heads before an exit are run, and paid for, on the way to it.
     """
 
-    Config = IMTAMSDNetConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"exits"})
-    config: IMTAMSDNetConfig
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"exits"})
 
     def __init__(self, config: IMTAMSDNetConfig, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -70,25 +70,25 @@ class IMTAMSDNet(Method):
         return f"msdnet-{c.step_mode.replace('_', '')}-{c.exits}x{c.base}+{c.step}-{c.channels}c{c.growth}g"
 
     # ---- training ---------------------------------------------------------------------------------
-    def build(self, stage: Stage) -> MSDNet | IMTANet:
+    def build(self, stage: RunStage) -> MSDNet | IMTANet:
         net = MSDNet(self.config, self.data.num_classes, self.data.image_size, self.data.channels)
         if stage.name != "isc_ofa":
             return net
         return IMTANet(net, self.data.num_classes, stop_gradient=self.config.isc == "stop_gradient")
 
-    def prepare(self, model: nn.Module, stage: Stage, previous: nn.Module | None) -> None:
+    def prepare(self, model: nn.Module, stage: RunStage, previous: nn.Module | None) -> None:
         """The second stage takes the whole first network; its collaborating classifiers start fresh."""
         if previous is not None:
             target = model.net if isinstance(model, IMTANet) else model
             target.load_state_dict(previous.state_dict())
 
-    def set_mode(self, model: nn.Module, stage: Stage) -> None:
+    def set_mode(self, model: nn.Module, stage: RunStage) -> None:
         if isinstance(model, IMTANet) and self.config.frozen_norm == "eval":
             model.net.eval()
 
-    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Batch, stage: RunStage) -> dict[str, Tensor]:
         config = self.config
-        smoothing = stage.resolved.label_smoothing if stage.resolved is not None else 0.0
+        smoothing = stage.recipe.label_smoothing
         hard_loss = partial(cross_entropy, targets=batch.targets, label_smoothing=smoothing)
         if isinstance(model, IMTANet):
             logits, teacher = model(batch.images)
@@ -152,8 +152,8 @@ class IMTAMSDNet(Method):
         state_dict = strip_prefix(state_dict)
         config = imta_config(ARCHS[arch][0]) if is_imta(state_dict) else spec.config
         method = cls(config, spec.data)  # type: ignore[arg-type]  # archs() holds this class's own options
-        model = method.build(method.stages()[-1])
-        load_strict(model, from_published(model, state_dict), what=arch)
+        model = method.build_last()
+        load_strict(model, from_published(_ours(model), state_dict), what=arch)
         return method, model
 
     def export_weights(self, model: nn.Module) -> dict[str, Tensor]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ConfigError, WeightsError
-from bench.method import Arch, Batch, Decisions, Executed, Method, Plan, Point, Stage, Unit
+from bench.errors import ConfigError
+from bench.method import Arch, Batch, Capability, Decisions, Executed, Method, Plan, Point, RunStage, Unit
 from methods.skipnet.archs import released_archs
 from methods.skipnet.config import SkipNetConfig
 from methods.skipnet.execution import run_compacted
@@ -19,7 +19,7 @@ from methods.skipnet.network import GatedResNet, build_network, final_gate_layer
 from methods.skipnet.weights import from_released, to_released
 
 
-class SkipNet(Method):
+class SkipNet(Method[SkipNetConfig]):
     """Operating points are gate thresholds, each a pass of its own: later gates see what earlier skipped.
 
     The unit ``control`` (recurrent gates) runs once per gate. Of the published ways of counting,
@@ -28,9 +28,7 @@ class SkipNet(Method):
     block weighs the same, and stem, projections, gates and head nothing.
     """
 
-    Config = SkipNetConfig
-    config: SkipNetConfig
-    capabilities = frozenset({"gates"})
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"gates"})
 
     @classmethod
     def archs(cls) -> dict[str, Arch]:
@@ -40,10 +38,10 @@ class SkipNet(Method):
         return self.config.backbone
 
     # ---- training ---------------------------------------------------------------------------------
-    def build(self, stage: Stage) -> GatedResNet:
+    def build(self, stage: RunStage) -> GatedResNet:
         return build_network(self.config, self.data)
 
-    def prepare(self, model: nn.Module, stage: Stage, previous: nn.Module | None) -> None:
+    def prepare(self, model: nn.Module, stage: RunStage, previous: nn.Module | None) -> None:
         super().prepare(model, stage, previous)
         if stage.name == "hrl" and self.config.temperature != 1.0:
             with torch.no_grad():
@@ -51,16 +49,16 @@ class SkipNet(Method):
                     layer.weight.div_(self.config.temperature)
                     layer.bias.div_(self.config.temperature)
 
-    def set_mode(self, model: nn.Module, stage: Stage) -> None:
+    def set_mode(self, model: nn.Module, stage: RunStage) -> None:
         """Running statistics are the only buffers of the network: what holds some is put into evaluation."""
         if stage.name == "hrl" and self.config.freeze_norm_statistics:
             for module in model.modules():
                 if any(True for _ in module.buffers(recurse=False)):
                     module.eval()
 
-    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Batch, stage: RunStage) -> dict[str, Tensor]:
         network = cast(GatedResNet, model)
-        smoothing = 0.0 if stage.resolved is None else stage.resolved.label_smoothing
+        smoothing = stage.recipe.label_smoothing
         objective = hybrid_loss if stage.name == "hrl" else supervised_loss
         return objective(network, batch, self.config, smoothing)
 
@@ -145,16 +143,13 @@ class SkipNet(Method):
     @classmethod
     def import_weights(cls, arch: str, state_dict: Mapping[str, Tensor]) -> tuple[SkipNet, GatedResNet]:
         spec = cls.find_arch(arch)
-        method = cls(spec.config, spec.data)
+        method = cls(spec.config, spec.data)  # type: ignore[arg-type]
         network = build_network(method.config, method.data)
         network.load_state_dict(from_released(network, state_dict, what=arch), strict=False)
         return method, network
 
     def export_weights(self, model: nn.Module) -> dict[str, Tensor]:
         return to_released(cast(GatedResNet, model))
-
-    def export_point(self, model: nn.Module, point: Point) -> nn.Module:
-        raise WeightsError("SkipNet chooses its blocks for every image: no plain network computes what it computes")
 
 
 def _threshold(point: Point, config: SkipNetConfig) -> float:

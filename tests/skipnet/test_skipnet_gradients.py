@@ -8,6 +8,7 @@ import torch
 from skipnet_nets import DATA, lively_network, random_batch
 from torch import Tensor
 
+from bench.config.schema import Recipe
 from bench.method import Batch, Stage
 from methods.skipnet.config import SkipNetConfig
 from methods.skipnet.gates import sampled, straight_through
@@ -16,7 +17,7 @@ from methods.skipnet.method import SkipNet
 from methods.skipnet.network import GatedResNet
 from methods.skipnet.weights import released_names, to_released
 
-SP, HRL = Stage("sp"), Stage("hrl", start_from="sp")
+SP, HRL = Stage("sp").resolve(Recipe()), Stage("hrl", start_from="sp").resolve(Recipe())
 
 
 def as_leaves(network: GatedResNet) -> oracle.Weights:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from baselines.norms.config import NormConfig
 from baselines.resnet import CifarResNet, imagenet_resnet
 from bench.config.data import DataSpec
+from bench.config.schema import Recipe
 from bench.errors import ConfigError
 from bench.method import Point, Stage
 from methods.skipnet.config import SkipNetConfig
@@ -127,7 +128,7 @@ def test_soft_gates_blend_in_training_and_decide_in_evaluation() -> None:
     method = SkipNet(SkipNetConfig(depth=14, soft_gates=True), DATA)
     network = lively_network(method)
     batch = random_batch(6)
-    loss = method.loss(copy.deepcopy(network), batch, Stage("sp"))["loss"].detach()
+    loss = method.loss(copy.deepcopy(network), batch, Stage("sp").resolve(Recipe()))["loss"].detach()
     with torch.no_grad():
         blended = F.cross_entropy(copy.deepcopy(network).route(batch.images, soft()).logits, batch.labels)
         hard = F.cross_entropy(copy.deepcopy(network).route(batch.images, above(0.5)).logits, batch.labels)
@@ -219,7 +220,7 @@ def test_no_state_is_kept_between_passes() -> None:
     method = SkipNet(SkipNetConfig(depth=14), DATA)
     network = lively_network(method)
     batch = random_batch(4)
-    method.loss(network, batch, Stage("hrl"))["loss"].backward()
+    method.loss(network, batch, Stage("hrl").resolve(Recipe()))["loss"].backward()
     twin = copy.deepcopy(network)  # fails where a non-leaf tensor stays on a module
     network.eval(), twin.eval()
     first = network(batch.images)

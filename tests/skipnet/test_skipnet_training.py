@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,17 +12,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.config.schema import Recipe
-from bench.method import Batch, Stage
+from bench.method import Batch, RunStage, Stage
 from methods.skipnet.config import SkipNetConfig
 from methods.skipnet.gates import above
 from methods.skipnet.losses import gate_statistics, others_mean
 from methods.skipnet.method import SkipNet
 from methods.skipnet.network import GatedResNet, Routed
 
-SP, HRL = Stage("sp"), Stage("hrl", start_from="sp")
+SP, HRL = Stage("sp").resolve(Recipe()), Stage("hrl", start_from="sp").resolve(Recipe())
 
 
-def train(method: SkipNet, network: GatedResNet, stage: Stage, steps: int, lr: float) -> list[dict[str, float]]:
+def train(method: SkipNet, network: GatedResNet, stage: RunStage, steps: int, lr: float) -> list[dict[str, float]]:
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
     batch = random_batch(32, side=16)
     history = []
@@ -137,13 +138,13 @@ def test_target_rate_of_each_gate_is_the_sum_over_gates() -> None:
 
 
 @pytest.mark.parametrize("stage", [SP, HRL])
-def test_label_smoothing_and_mixed_targets(stage: Stage) -> None:
+def test_label_smoothing_and_mixed_targets(stage: RunStage) -> None:
     method = SkipNet(SkipNetConfig(depth=8, rl_weight=0.0), DATA)
     network = lively_network(method)
     batch = random_batch(4)
     mixed = Batch(batch.images, torch.full((4, 10), 0.1), batch.labels, batch.images)
     for smoothing in (0.0, 0.3):
-        resolved = stage.resolve(Recipe(label_smoothing=smoothing))
+        resolved = replace(stage, recipe=Recipe(label_smoothing=smoothing))
         for given in (batch, mixed):
             torch.manual_seed(2)
             parts = method.loss(network, given, resolved)
@@ -192,7 +193,7 @@ def test_parts_are_scalars_without_gradient() -> None:
     for gate in ("rnn", "none"):
         method = SkipNet(SkipNetConfig(depth=8, gate=gate), DATA)
         network = lively_network(method) if gate == "rnn" else method.build(method.stages()[0])
-        for stage in (SP, HRL) if gate == "rnn" else (Stage("base"),):
+        for stage in (SP, HRL) if gate == "rnn" else (Stage("base").resolve(Recipe()),):
             parts = method.loss(network, random_batch(4), stage)
             assert parts["loss"].requires_grad
             for name, value in parts.items():

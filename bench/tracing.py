@@ -1,0 +1,148 @@
+"""Which units a walk runs, and how often: seen by hooks while it is walked with one image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from bench.cost.copies import copy_with
+from bench.errors import CostError
+from bench.nouns import Unit
+from bench.walking import Tally, Walk, everybody, telling
+
+__all__ = ["Trace", "evaluating", "like", "trace_walks"]
+
+Start = Callable[[nn.Module, Tensor], Walk]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """units: in the order in which the network holds them. ran: for each walk, how often each unit had run by each
+    of its answers; what runs behind gates is left out."""
+
+    units: list[Unit]
+    ran: Mapping[str, list[Counter[str]]]
+
+
+def trace_walks(walks: Mapping[str, Start], model: nn.Module, shape: tuple[int, ...]) -> Trace:
+    """Walk once for each of ``walks`` with an image of this shape, in evaluation mode.
+
+    No data is touched, except if the walk reads values: then it is walked with zeros.
+    """
+    try:
+        empty = copy_with(model, lambda tensor: torch.empty_like(tensor, device="meta"))
+        return _trace(walks, empty, model, shape)
+    except Exception:  # whatever meta tensors refuse; a fault of the walk itself shows again
+        return _trace(walks, model, model, shape)
+
+
+def _trace(walks: Mapping[str, Start], model: nn.Module, original: nn.Module, shape: tuple[int, ...]) -> Trace:
+    tracer, example = _Tracer(model), like(model)
+    ran: dict[str, list[Counter[str]]] = {}
+    # Whoever asks first may be under autocast or in inference mode; examples of inputs are to be ordinary tensors.
+    with (evaluating(model), torch.inference_mode(False), torch.no_grad(),
+          torch.autocast(example.device.type, enabled=False)):  # fmt: skip
+        image = torch.zeros(1, *shape, dtype=example.dtype, device=example.device)
+        for name, start in walks.items():
+            tracer.counts.clear()
+            with tracer.watch():
+                ran[name] = [Counter(tracer.counts) for _ in everybody(start(model, image))]
+        return Trace(tracer.units(original), ran)
+
+
+class _Tracer(Tally):
+    """Sees the outermost modules that are called, what with and how often."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(tracing=True)
+        self.counts: Counter[str] = Counter()
+        self._called: dict[str, tuple[nn.Module, list[Tensor]]] = {}
+        self._parts = list(network.modules())
+        self._names = {module: name or "network" for name, module in network.named_modules()}
+        self._outermost: nn.Module | None = None
+        self._behind_gate: nn.Module | None = None
+
+    def gate(self, module: nn.Module, rows: Tensor) -> bool:
+        self._behind_gate = module
+        return True
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        hooks = register_module_forward_pre_hook(self._before), register_module_forward_hook(self._after)
+        try:
+            with telling(self):
+                yield
+        finally:
+            self._outermost = None
+            for hook in hooks:
+                hook.remove()
+
+    def units(self, original: nn.Module) -> list[Unit]:
+        """What was called, as modules of the network that was copied for this."""
+        place = {module: number for number, module in enumerate(self._parts)}
+        ours, device = dict(zip(self._parts, original.modules())), like(original).device
+
+        def back(module: nn.Module) -> nn.Module:
+            if module in ours or not isinstance(module, nn.Sequential):
+                return ours.get(module, module)
+            return nn.Sequential(*map(back, module))
+
+        def order(called: tuple[nn.Module, list[Tensor]]) -> int:
+            return min((place[part] for part in called[0].modules() if part in place), default=len(place))
+
+        return [
+            Unit(self._name(module), back(module), tuple(torch.zeros_like(x, device=device) for x in inputs),
+                 module.__dict__.get("unit_costs", {}))
+            for module, inputs in sorted(self._called.values(), key=order)
+        ]  # fmt: skip
+
+    def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._outermost is not None or isinstance(module, nn.Identity) or _holds_units(module):
+            return
+        self._outermost = module
+        name, tensors = self._name(module), [x for x in inputs if isinstance(x, Tensor)]
+        known = self._called.setdefault(name, (module, tensors))[1]
+        if [x.shape for x in tensors] != [x.shape for x in known]:
+            raise CostError(f"unit '{name}' is called with inputs of different shapes, which differ in cost")
+        if module is not self._behind_gate:  # decisions tell how often that one runs
+            self.counts[name] += 1
+        self._behind_gate = None
+
+    def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if module is self._outermost:
+            self._outermost = None
+
+    def _name(self, module: nn.Module) -> str:
+        name = module.__dict__.get("unit_name") or self._names.get(module)
+        if name is None:
+            raise CostError(f"walk calls a {type(module).__name__} that is not part of the network; give it a name: "
+                            "bench.walking.piece(NAME, module)")  # fmt: skip
+        return name
+
+
+def _holds_units(module: nn.Module) -> bool:
+    return any("unit_name" in part.__dict__ for part in module.modules() if part is not module)
+
+
+def like(model: nn.Module) -> Tensor:
+    """A tensor of the network's kind and place."""
+    return next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode; the mode of every module is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
