@@ -266,6 +266,7 @@ def test_record_and_execute_agree_with_what_runs() -> None:
     method, model = make(ResNetConfig(depth=14))
     model.eval()
     images = torch.randn(5, 3, 32, 32)
+    units = method.units(model)
     ran: list[int] = []
     hooks = [
         module.register_forward_hook(lambda m, i, o: ran.append(len(o)))
@@ -274,7 +275,7 @@ def test_record_and_execute_agree_with_what_runs() -> None:
     executed = method.execute(model, images, Point("full"))
     for hook in hooks:
         hook.remove()
-    assert ran == [5] * executed.counts.shape[1] == [5] * len(method.units(model))
+    assert ran == [5] * executed.counts.shape[1] == [5] * len(units)
     assert executed.counts.tolist() == [[1] * 8] * 5
     assert executed.taken.tolist() == [0] * 5
     decisions = method.record(model, images)
