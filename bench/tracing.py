@@ -82,7 +82,7 @@ class _Tracer(Tally):
 
         place = {module: number for number, module in enumerate(self._names)}
         return [
-            Unit(self._name(module), module, tuple(map(torch.zeros_like, inputs)), module.__dict__.get("unit_costs", {}))
+            Unit(self._name(module), module, tuple(map(torch.zeros_like, inputs)), vars(module).get("unit_costs", {}))
             for module, inputs in sorted(self._called.values(), key=order)
         ]
 
@@ -103,7 +103,7 @@ class _Tracer(Tally):
             self._outermost = None
 
     def _name(self, module: nn.Module) -> str:
-        name = module.__dict__.get("unit_name") or self._names.get(module)
+        name = vars(module).get("unit_name") or self._names.get(module)
         if name is None:
             raise CostError(f"walk calls a {type(module).__name__} that is not part of the network; give it a name: "
                             "bench.walking.piece(NAME, module)")  # fmt: skip
@@ -111,7 +111,7 @@ class _Tracer(Tally):
 
 
 def _holds_units(module: nn.Module) -> bool:
-    return any("unit_name" in part.__dict__ for part in module.modules() if part is not module)
+    return any("unit_name" in vars(part) for part in module.modules() if part is not module)
 
 
 def like(model: nn.Module) -> Tensor:

@@ -30,7 +30,7 @@ def as_unit(module: _Module, name: str = "", **extra_costs: float) -> _Module:
 
     name: default, its place in the network. extra_costs: as in ``Unit``.
     """
-    module.__dict__["unit_name"], module.__dict__["unit_costs"] = name, extra_costs
+    vars(module).update(unit_name=name, unit_costs=extra_costs)
     return module
 
 
