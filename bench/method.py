@@ -192,6 +192,23 @@ class Method(ABC, Generic[C]):
         return archs[arch]
 
 
+class Exports(ABC):
+    """Mixin of a method whose operating points are plain networks, for ``bench export``."""
+
+    @abstractmethod
+    def export_point(self, model: nn.Module, point: Point) -> nn.Module:
+        """One operating point as a plain network that decides nothing: images [B, C, H, W] -> logits [B, classes].
+
+        On the CPU, in evaluation mode, sharing no memory with ``model``; no random number is drawn. Raises
+        WeightsError if there is no such network.
+        """
+
+    def export_constructor(self, point: Point) -> str | None:
+        """A Python expression with full module names for an empty network that ``export_point``'s state_dict
+        fits, or None."""
+        return None
+
+
 def strip_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drop what wrappers put before every key: ``module.`` (DataParallel, DDP, averages) and ``_orig_mod.``
     (torch.compile), in any order and however often they stand there."""
