@@ -46,6 +46,8 @@ def scan_folder(folder: Path, classes: Sequence[str] | None = None) -> FolderSou
                         f"{loose[0]}); `bench data imagenet` sorts the flat validation set of ImageNet")  # fmt: skip
     if not found:
         raise DataError(f"no class folders in {folder}: put the images of each class into a folder of its own")
+    if len(found) < 2:
+        raise DataError(f"only one class folder in {folder} ({found[0]}): there is nothing to tell apart")
     names = list(classes) if classes is not None else found
     if found != names:
         raise DataError(f"class folders of {folder} differ: " + difference(found, names))

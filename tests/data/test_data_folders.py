@@ -87,6 +87,9 @@ def break_folder(root: Path, how: str) -> None:
     elif how == "empty class":
         for path in (root / "train" / "bee").iterdir():
             path.unlink()
+    elif how == "one class":
+        for name in ("bee", "cat"):
+            shutil.rmtree(root / "train" / name)
     elif how == "flat val":
         for path in sorted((root / "val").rglob("*.jpg")):
             path.rename(root / "val" / f"{path.parent.name}_{path.name}")
@@ -106,6 +109,7 @@ def break_folder(root: Path, how: str) -> None:
         ("other classes", "the class folders of {root}/val are not those of train: 1 missing (cat), 1 too many (dog)"),
         ("one class less", "the class folders of {root}/val are not those of train: 1 missing (cat)"),
         ("empty class", "no images in {root}/train/bee"),
+        ("one class", "only one class folder in {root}/train (ant): there is nothing to tell apart"),
         ("flat val", "12 images lie loose in {root}/val"),
         ("no classes", "no class folders in {root}/train"),
     ],
