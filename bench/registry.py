@@ -55,14 +55,29 @@ def method_class(name: str) -> type[Method]:
     loaded = _load(METHODS, name)
     if not (isinstance(loaded, type) and issubclass(loaded, Method)):
         raise ConfigError(f"method '{name}' is registered as {loaded!r}, which is no bench.method.Method")
+    left = sorted(getattr(loaded, "__abstractmethods__", ()))
+    if left:
+        raise ConfigError(f"method '{name}' ({_entries(METHODS)[name].value}) does not define {', '.join(left)}")
     return loaded
 
 
 def method_config(name: str) -> type[MethodConfig]:
     """The options of a method; without importing torch where the method registers them by themselves."""
-    if name in _entries(METHODS) and name in _entries(METHOD_CONFIGS):
-        return _load(METHOD_CONFIGS, name)  # type: ignore[return-value]
-    return method_class(name).Config
+    from bench.config.schema import MethodConfig
+
+    separate = name in _entries(METHODS) and name in _entries(METHOD_CONFIGS)
+    config = _load(METHOD_CONFIGS, name) if separate else getattr(method_class(name), "Config", None)
+    if not (isinstance(config, type) and issubclass(config, MethodConfig)):
+        raise ConfigError(f"method '{name}': Config must be a class derived from bench.config.schema.MethodConfig, "
+                          f"not {config!r}")  # fmt: skip
+    return config
+
+
+def distribution_of(name: str) -> str:
+    """The installed package that a method is from, with its version: 'depthbench 0.1.0'; '' for an unknown one."""
+    found = _entries(METHODS).get(name)
+    dist = found.dist if found is not None else None
+    return f"{dist.name} {dist.version}" if dist is not None else ""
 
 
 def _load(group: str, name: str) -> object:
@@ -71,5 +86,6 @@ def _load(group: str, name: str) -> object:
         raise ConfigError(f"unknown method '{name}'{did_you_mean(name, entries)}")
     try:
         return entries[name].load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"method '{name}' ({entries[name].value}) cannot be imported: {error}") from error
+    except Exception as error:  # whatever somebody else's module does while it is imported
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"method '{name}' ({entries[name].value}) cannot be imported: {words}") from error

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from bench.cli import run
 from bench.cli.common import load, output_folder
 from bench.config.load import Loaded
-from bench.errors import ConfigError
+from bench.config.resolve import RunSpec
+from bench.errors import BenchError, ConfigError
+from bench.launch.folder import one_line
+from bench.launch.preflight import leave_out_impossible
 from bench.text import terminal, words
 
 NAME = "ablate"
@@ -26,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    loaded, _ = load(options)
+    loaded, specs = load(options)
     if not loaded.comparison.ablation:
         raise ConfigError("has no `ablation:` section; `bench run` does a comparison without one",
                           where=str(options.file))  # fmt: skip
     if options.dry_run:
-        _list(loaded)
+        _list(loaded, specs)
         return 0
     code = run.main(options)
     if int(os.environ.get("RANK") or 0) != 0:
@@ -49,15 +53,21 @@ def main(options: argparse.Namespace) -> int:
     return code
 
 
-def _list(loaded: Loaded) -> None:
-    """Every combination with its levels, and why it is left out."""
+def _list(loaded: Loaded, specs: Sequence[RunSpec]) -> None:
+    """Every combination with its levels, and why `bench run` will leave it out."""
+    try:
+        specs = leave_out_impossible(loaded, specs)
+    except BenchError as error:
+        print(f"networks are not looked at: {one_line(error)}")
+    reasons = {spec.run: spec.skip for spec in specs}
     runs = loaded.comparison.runs
     varied = [entry for entry in runs if entry.base is not None]
     width = max(len(entry.name) for entry in runs)
     for entry in runs:
         levels = ", ".join(f"{axis} {level}" for axis, level in entry.factors.items()) or "not varied"
-        print(f"{entry.name:<{width}}  {levels}" + (f"  (skipped: {entry.skip})" if entry.skip else ""))
-    skipped = sum(entry.skip is not None for entry in varied)
+        reason = reasons[entry.name]
+        print(f"{entry.name:<{width}}  {levels}" + (f"  (skipped: {reason})" if reason else ""))
+    skipped = sum(reasons[entry.name] is not None for entry in varied)
     base = len({entry.base for entry in varied})
     print(f"{len(varied)} combinations of {base} runs, {skipped} of them impossible; "
           f"{len(runs) - len(varied)} further runs")  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import sys
 
 from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder
+from bench.errors import BenchError
 from bench.launch.preflight import leave_out_impossible, require_data
 from bench.process import say_stopped
 
@@ -49,10 +50,18 @@ def main(options: argparse.Namespace) -> int:
     specs = leave_out_impossible(loaded, specs)
     if options.eval_only:
         specs = [spec.model_copy(update={"evaluate_only": True}) if spec.weights else spec for spec in specs]
+    from bench.launch.foresee import say_first
     from bench.launch.session import Session
 
+    out = output_folder(loaded)
+    try:
+        say_first(loaded, specs, out, retry=options.retry, fresh=options.fresh, quiet=options.quiet)
+    except BenchError as error:
+        if int(os.environ.get("RANK") or 0) == 0:
+            raise
+        return error.exit_code  # under torchrun all find the same; the first process says it
     session = Session(
-        output_folder(loaded), retry=tuple(options.retry), fresh=options.fresh,
+        out, retry=tuple(options.retry), fresh=options.fresh,
         isolate=not options.in_process, quiet=options.quiet, train=not options.eval_only,
         report=not options.no_report, ray=options.ray, verify=options.verify,
     )  # fmt: skip

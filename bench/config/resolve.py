@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,13 @@ def resolve_run(loaded: Loaded, index: int) -> Resolved:
         config = parse_options(model, run.options)
     except ValidationError as error:
         raise explain_errors(error, model, loaded.tree, (*at, "options")) from None
-    stages = config.stages()
+    try:
+        stages = list(config.stages())
+    except Exception as error:  # a method of somebody else
+        words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"method '{run.method}': Config.stages raised {words}") from error
+    if not stages or not all(isinstance(stage, Stage) for stage in stages):
+        raise ConfigError(f"method '{run.method}': Config.stages must name at least one Stage, not {stages!r}")
     names = [stage.name for stage in stages]
     for name in run.stages:
         if name not in names:
@@ -188,6 +195,24 @@ def resolve_run(loaded: Loaded, index: int) -> Resolved:
     return resolved
 
 
+def own_lengths(loaded: Loaded, runs: Collection[str]) -> list[tuple[str, StageSpec]]:
+    """Stages of these runs, by the run's name, whose length is the method's and not what the file says."""
+    found = []
+    for index, run in enumerate(loaded.comparison.runs):
+        if run.name not in runs:
+            continue
+        resolved = resolve_run(loaded, index)
+        for stage in resolved.stages:
+            key = "epochs" if stage.recipe.iterations is None else "iterations"
+            if resolved.origins[stage.name][key] == _stage_origin(stage.name, run.method):
+                found.append((run.name, stage))
+    return found
+
+
+def _stage_origin(stage: str, method: str) -> Origin:
+    return Origin(f"stage '{stage}' of method {method}")
+
+
 def parse_options(model: type[MethodConfig], options: dict[str, Any]) -> MethodConfig:
     """A method's options, from YAML or a stored spec: lists stand for tuples. Raises ValidationError."""
     return model.model_validate_json(json.dumps(options))
@@ -197,7 +222,7 @@ def _stage_recipe(
     loaded: Loaded, index: int, run: Run, stage: Stage
 ) -> tuple[Recipe, dict[str, Origin]]:
     at: tuple[str | int, ...] = ("runs", index)
-    method = Origin(f"stage '{stage.name}' of method {run.method}")
+    method = _stage_origin(stage.name, run.method)
     layers: list[tuple[dict[str, Any], tuple[str | int, ...] | Origin]] = [
         (_said(loaded.tree, ("recipe",)), ("recipe",)),
         (dict(run.recipe), (*at, "recipe")),

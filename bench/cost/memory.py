@@ -17,11 +17,12 @@ from bench.errors import CostError
 from bench.nouns import Batch
 
 if TYPE_CHECKING:
+    from bench.config.data import DataSpec
     from bench.config.schema import Recipe
     from bench.config.stage import Stage
     from bench.method import Method
 
-__all__ = ["estimate_memory"]
+__all__ = ["blank_batch", "build_for_training", "estimate_memory"]
 
 #: Two sizes, so that what grows with the batch can be told from what does not; batch norm needs 2 samples.
 SMALL, LARGE = 2, 4
@@ -40,7 +41,7 @@ def estimate_memory(method: Method, stage: Stage | RunStage, recipe: Recipe) -> 
     stage = RunStage(stage.name, stage.start_from, recipe, stage.trains)
     with torch.random.fork_rng(devices=[]), quietly("torch._subclasses.fake_tensor"):
         try:
-            model = _build(method, stage)
+            model = build_for_training(method, stage)
             try:
                 small, large = _without_data(method, model, stage)
             except Exception:  # fake tensors refuse in many ways; what is wrong with the step itself shows below
@@ -60,7 +61,7 @@ def estimate_memory(method: Method, stage: Stage | RunStage, recipe: Recipe) -> 
     return {**estimate, "total": sum(estimate.values())}
 
 
-def _build(method: Method, stage: RunStage) -> nn.Module:
+def build_for_training(method: Method, stage: RunStage) -> nn.Module:
     """The network as the stage starts, in training mode, with untrained ones for the stages before it."""
     model = method.build(stage)
     previous = None
@@ -68,7 +69,7 @@ def _build(method: Method, stage: RunStage) -> nn.Module:
         before = next((s for s in method.stages() if s.name == stage.start_from), None)
         if before is None:
             raise CostError(f"it starts from '{stage.start_from}', which is no stage")
-        previous = _build(method, before.resolve(stage.recipe))
+        previous = build_for_training(method, before.resolve(stage.recipe))
     method.prepare(model, stage, previous)
     for name, parameter in model.named_parameters():
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.trains):
@@ -93,19 +94,25 @@ def _states(recipe: Recipe) -> int:
 
 def _saved_by_step(method: Method, model: nn.Module, stage: RunStage, size: int) -> int:
     """Bytes that one forward pass keeps for the backward pass, each storage once, the model's own left out."""
-    data, recipe = method.data, stage.recipe
+    recipe = stage.recipe
+    batch = blank_batch(method.data, recipe, size)
+    own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    saved: dict[int, Tensor] = {}
+    with _keep_saved(saved), _autocast(recipe):
+        step = method.loss(model, batch, stage)
+    del step
+    return sum(t.untyped_storage().nbytes() for key, t in saved.items() if key not in own)
+
+
+def blank_batch(data: DataSpec, recipe: Recipe, size: int) -> Batch:
+    """A training batch of noise, of the size and kind of targets that a recipe gives."""
     side = recipe.train_crop_size or data.image_size
     images = torch.randn(size, data.channels, side, side)
     labels = torch.randint(data.num_classes, (size,))
     targets = labels
     if recipe.mixup_alpha or recipe.cutmix_alpha:
         targets = torch.full((size, data.num_classes), 1.0 / data.num_classes)
-    own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
-    saved: dict[int, Tensor] = {}
-    with _keep_saved(saved), _autocast(recipe):
-        step = method.loss(model, Batch(images, targets, labels, images), stage)
-    del step
-    return sum(t.untyped_storage().nbytes() for key, t in saved.items() if key not in own)
+    return Batch(images, targets, labels, images)
 
 
 @contextmanager

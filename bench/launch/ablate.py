@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from bench.config.load import Loaded
 from bench.config.resolve import RunSpec
 from bench.data import DataBundle
 from bench.errors import BenchError
 from bench.launch.folder import one_line
-from bench.launch.inspect import open_if_there, planned_method
+from bench.launch.inspect import data_spec, on_meta, open_if_there, planned_method
 
 __all__ = ["skip_impossible"]
 
@@ -38,11 +36,11 @@ def skip_impossible(loaded: Loaded, specs: Sequence[RunSpec]) -> list[RunSpec]:
 
 def _refusal(spec: RunSpec, bundle: DataBundle | None) -> str | None:
     """Why one of its stages has no network, in one line; None where all have."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            method = planned_method(spec, bundle)
-            for stage, planned in zip(method.stages(), spec.stages):
-                method.build(stage.resolve(planned.recipe))
-        except (BenchError, ValueError, RuntimeError, TypeError) as error:
-            return one_line(error)
+    data = data_spec(spec, bundle)  # without data there is nothing to say about the network
+    try:
+        method = planned_method(spec, data)
+        for stage, planned in zip(method.stages(), spec.stages):
+            on_meta(method, stage.resolve(planned.recipe))
+    except (BenchError, ValueError, RuntimeError, TypeError) as error:
+        return one_line(error)
     return None

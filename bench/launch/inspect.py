@@ -12,9 +12,10 @@ from rich.text import Text
 from torch import nn
 
 from bench.config.load import Loaded
-from bench.config.resolve import RunSpec, parse_options
+from bench.config.resolve import RunSpec, StageSpec, parse_options
 from bench.config.schema import Data
-from bench.cost.memory import estimate_memory
+from bench.cost.copies import quietly
+from bench.cost.memory import blank_batch, build_for_training, estimate_memory
 from bench.cost.table import CostTable
 from bench.cost.units import count_units
 from bench.data import open_data
@@ -54,7 +55,7 @@ def inspect_runs(loaded: Loaded, specs: Sequence[RunSpec]) -> Iterator[Inspected
             continue
         seen.add(spec.run)
         try:
-            made = planned_method(spec, bundle)
+            made = planned_method(spec, data_spec(spec, bundle))
             stage = last_stage(spec, made)
             seed_everything(0)
             model = made.build(stage)
@@ -72,18 +73,42 @@ def last_stage(spec: RunSpec, method: Method) -> RunStage:
     return next(s for s in method.stages() if s.name == last.name).resolve(last.recipe)
 
 
+def on_meta(method: Method, stage: Stage) -> nn.Module:
+    """The network of a stage without memory for its weights, where the method can be built so; else with it."""
+    with torch.random.fork_rng(devices=[]), quietly():
+        try:
+            with torch.device("meta"):
+                return method.build(stage)
+        except Exception:  # it looks at values while it is built; what is wrong with it shows below
+            return method.build(stage)
+
+
+def refuses_one_image(method: Method, planned: StageSpec) -> str | None:
+    """Why a training step of a stage on a single image fails, in one line; None if it works."""
+    stage = next(s for s in method.stages() if s.name == planned.name).resolve(planned.recipe)
+    with torch.random.fork_rng(devices=[]):
+        model = build_for_training(method, stage)
+        try:
+            method.loss(model, blank_batch(method.data, planned.recipe, 1), stage)
+        except Exception as error:
+            return " ".join(str(error).split())[:200].rstrip(".")
+    return None
+
+
 def open_if_there(data: Data, protocol: str) -> DataBundle | None:
     """The opened data, or None where it is not there and the catalogue's facts have to do."""
     return None if missing_files(data.name, find_root(data, None)) else open_data(data, protocol=protocol)
 
 
-def planned_method(spec: RunSpec, bundle: DataBundle | None) -> Method:
-    """The method of a run, its head sized by the data, or by what the catalogue says of it."""
+def planned_method(spec: RunSpec, data: DataSpec) -> Method:
+    """The method of a run for this data."""
     cls = method_class(spec.method)
-    return cls(parse_options(cls.Config, spec.options), _data_spec(spec, bundle))
+    return cls(parse_options(cls.Config, spec.options), data)
 
 
-def _data_spec(spec: RunSpec, bundle: DataBundle | None) -> DataSpec:
+def data_spec(spec: RunSpec, bundle: DataBundle | None) -> DataSpec:
+    """What the networks of a run must know of the data, or what the catalogue says of it. ConfigError if neither
+    knows how many classes there are."""
     recipe = spec.stages[-1].recipe
     if bundle is not None:
         return bundle.spec(recipe)

@@ -124,9 +124,12 @@ def _run(
         loader = bundle.eval_loader(
             split, recipe, batch_size=spec.evaluate.batch_size, device=device, rank=world.rank, world=world.size
         )  # fmt: skip
-        own = record_split(method, model, loader, device=device, amp=spec.evaluation_amp,
-                           channels_last=recipe.channels_last, keep_logits=keep_logits)  # fmt: skip
-        return merge(world.gather(own))
+        # With fewer images than processes some have none.
+        own = None if not len(loader) else record_split(
+            method, model, loader, device=device, amp=spec.evaluation_amp, channels_last=recipe.channels_last,
+            keep_logits=keep_logits,
+        )  # fmt: skip
+        return merge([part for part in world.gather(own) if part is not None])
 
     def validate(model: nn.Module) -> float:
         return 100.0 * float(record(model, "val").outcomes.hit[0].mean())

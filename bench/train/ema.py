@@ -11,17 +11,6 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from bench.config.schema import Recipe
-
-
-def adjusted_decay(recipe: Recipe, steps_per_epoch: int) -> float:
-    """torchvision's references' adjustment: the stated decay belongs to one image and one epoch.
-
-    d = 1 - min(1, (1 - model_ema_decay) * batch_size * model_ema_steps / epochs).
-    """
-    epochs = recipe.epochs if recipe.epochs is not None else (recipe.iterations or 1) / steps_per_epoch
-    return 1.0 - min(1.0, (1.0 - recipe.model_ema_decay) * recipe.batch_size * recipe.model_ema_steps / epochs)
-
 
 class ModelEMA:
     """The average of a model's weights and buffers. ``module`` is the averaged model, in evaluation mode."""

@@ -15,12 +15,13 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from bench.config.averaging import adjusted_decay
 from bench.config.schema import Recipe
 from bench.errors import ConfigError, Diverged
 from bench.files import read_json_lines, write_text_atomic
 from bench.method import Batch, Method, RunStage
 from bench.train.checkpoint import load_checkpoint, save_checkpoint
-from bench.train.ema import ModelEMA, adjusted_decay
+from bench.train.ema import ModelEMA
 from bench.train.meter import Meter
 from bench.train.optim import freeze, make_optimizer
 from bench.train.progress import TrainingProgress

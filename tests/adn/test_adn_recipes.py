@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.config.averaging import adjusted_decay
 from bench.config.load import load_config
 from bench.config.resolve import RunSpec, resolve
 from bench.config.schema import Recipe
 from bench.data.order import BatchPlan
-from bench.train.ema import adjusted_decay
 from bench.train.optim import parameter_groups
 from bench.train.schedule import learning_rate
 from methods.adn.config import ADNConfig

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from bench.config.averaging import adjusted_decay
 from bench.config.schema import Recipe
 from bench.method import Batch, Stage
 from bench.train import loop
 from bench.train.checkpoint import load_checkpoint, save_checkpoint
-from bench.train.ema import adjusted_decay
 from bench.train.loop import StageJob, train_stage
 from bench.train.watch import Interrupted, Watch
 

@@ -15,11 +15,12 @@ import torch
 import torchvision
 from torch import nn
 
+from bench.config.averaging import adjusted_decay
 from bench.config.schema import Recipe
 from bench.errors import ConfigError, WeightsError
 from bench.method import Batch
 from bench.train.checkpoint import load_checkpoint, read_weights, remove_checkpoints, save_checkpoint, save_weights
-from bench.train.ema import ModelEMA, adjusted_decay
+from bench.train.ema import ModelEMA
 from bench.train.meter import Meter
 from bench.train.optim import freeze, make_optimizer, parameter_groups
 from bench.train.seeds import derive_seed, random_state, restore_random_state, seed_everything

@@ -98,6 +98,8 @@ def _reason(a: Standing, b: Standing) -> str:
         return "; ".join(lacking)
     assert a.contender.images is not None
     assert b.contender.images is not None
+    if a.scores[0].size < 2:
+        return "one test image is too few for a difference"
     return a.contender.images.differs(b.contender.images)
 
 
