@@ -19,9 +19,10 @@ from pydantic import ValidationError
 
 from bench.config.messages import explain_errors, path_text
 from bench.config.schema import Comparison
-from bench.config.source import Node, Origin, escaped, is_plain, parse_yaml, read_yaml
+from bench.config.source import Node, Origin, parse_yaml, read_yaml
 from bench.errors import ConfigError
 from bench.registry import did_you_mean
+from bench.text import visible
 
 COMMAND_LINE = Origin("command line")
 #: Keys whose text people write for people.
@@ -87,10 +88,10 @@ def check_comparison(tree: Node) -> Comparison:
     is only shown, in place, and refused everywhere else, as line ends are."""
     for path, node in tree.walk():
         if isinstance(node.value, str) and path[-1] in FREE_TEXT:
-            node.value = escaped(node.value)
-        elif isinstance(node.value, str) and not is_plain(node.value):
+            node.value = visible(node.value, keep="\t\n")
+        elif isinstance(node.value, str) and visible(node.value) != node.value:
             words = "holds a control character or a line end"
-            raise ConfigError(f"{escaped(path_text(path, tree))}: {words}: {ascii(node.value)[:60]}",
+            raise ConfigError(f"{visible(path_text(path, tree))}: {words}: '{visible(node.value)[:60]}'",
                               where=str(node.origin))  # fmt: skip
     try:
         return Comparison.model_validate(tree.plain())
@@ -189,9 +190,9 @@ def _run_name(run: Node) -> str | None:
 
 
 def _apply_setting(tree: Node, setting: str) -> None:
-    where = f"--set {escaped(' '.join(setting.split()))}"
+    where = f"--set {visible(' '.join(setting.split()))}"
     key, equals, text = setting.partition("=")
-    if not equals or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", key.strip()) or not is_plain(key):
+    if not equals or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", key.strip()) or visible(key) != key:
         raise ConfigError("takes path.to.key=value", where=where)
     value = parse_yaml(text, where)
     value = _as_node(value.plain() if text.strip() else None, COMMAND_LINE)

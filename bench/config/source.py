@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from bench.errors import ConfigError
+from bench.text import visible
 
 # Bounds on hostile or broken input, each far above what a comparison of 1,000 runs takes.
 _MOST_BYTES = 2_000_000
@@ -25,8 +26,6 @@ _MOST_NODES = 100_000  # in one file, aliases counted each time
 _DEEPEST = 50
 _LONGEST_KEY, _LONGEST_TEXT = 500, 2_000  # characters
 _TOO_MUCH = "too large or too deeply nested"
-# C0 and C1 controls but tab and line feed, marks that turn the direction of writing, halves of surrogate pairs.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -172,17 +171,6 @@ def _read_bytes(path: Path, source: str) -> bytes:
         return file.read(_MOST_BYTES)
 
 
-def is_plain(text: str) -> bool:
-    """Whether text is one line that can be stored and shown as it is: no escape codes or other control characters, no
-    marks that turn the direction of writing, no half of a surrogate pair."""
-    return _UNPRINTABLE.search(text) is None and not set("\t\n") & set(text)
-
-
-def escaped(text: str) -> str:
-    """Text with every control character but tabs and line ends written out, as \\\\x1b."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
 class _Builder:
     """YAML's nodes -> ours. ``above``: the collections that are being built, each inside of the one before."""
 
@@ -246,8 +234,8 @@ class _Builder:
         if not isinstance(node, yaml.ScalarNode):
             raise ConfigError("a key must be a word", where=str(where))
         key = str(node.value)
-        if not is_plain(key):
-            raise ConfigError(f"a key holds a control character or a line end: {ascii(key)[:60]}", where=str(where))
+        if visible(key) != key:
+            raise ConfigError(f"a key holds a control character or a line end: '{visible(key)[:60]}'", where=str(where))
         if len(key) > _LONGEST_KEY:
             raise ConfigError(f"a key of {len(key):,} characters is too long", where=str(where))
         return key
