@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.config.resolve import RunSpec
+from bench.config.stage import RunStage
 from bench.cost.memory import build_for_training
 from bench.launch.foresee import steps_of
 from bench.launch.inspect import Inspected
 from bench.launch.stages import stage_key
-from bench.method import Batch, Stage
+from bench.nouns import Batch
 from bench.train.optim import make_optimizer
 from bench.train.step import TrainStep
 
@@ -38,9 +39,8 @@ def seconds_per_step(found: Inspected, bundle: DataBundle, device: torch.device)
     return times
 
 
-def _time_steps(found: Inspected, stage: Stage, loader: TrainLoader, device: torch.device) -> float:
-    recipe = stage.resolved
-    assert recipe is not None
+def _time_steps(found: Inspected, stage: RunStage, loader: TrainLoader, device: torch.device) -> float:
+    recipe = stage.recipe
     with torch.random.fork_rng(devices=[]):
         model = build_for_training(found.method, stage).to(device)
         optimizer = make_optimizer(model, recipe)

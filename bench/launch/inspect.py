@@ -73,7 +73,7 @@ def last_stage(spec: RunSpec, method: Method) -> RunStage:
     return next(s for s in method.stages() if s.name == last.name).resolve(last.recipe)
 
 
-def on_meta(method: Method, stage: Stage) -> nn.Module:
+def on_meta(method: Method, stage: RunStage) -> nn.Module:
     """The network of a stage without memory for its weights, where the method can be built so; else with it."""
     with torch.random.fork_rng(devices=[]), quietly():
         try:
