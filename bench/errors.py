@@ -48,3 +48,15 @@ class RunError(BenchError):
 
 class Diverged(RunError):
     """The training loss is no longer a finite number."""
+
+
+def memory_is_gone(error: BaseException) -> str | None:
+    """What to say of an error that is about memory, in one line; None of any other."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and not any(words in text for words in _NO_MEMORY):
+        return None
+    return f"out of memory: {text.rpartition('Original error was: ')[2] or type(error).__name__}"
+
+
+#: What allocators and loaders of libraries say (not CUDA's, whose own words are better).
+_NO_MEMORY = ("allocate memory", "failed to map segment")

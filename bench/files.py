@@ -22,7 +22,7 @@ from bench.errors import RunError
 PREFIX = ".tmp-"
 
 #: What an operating system says when a place cannot be written to, as opposed to a mistake of ours.
-_UNWRITABLE = {
+UNWRITABLE = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG,
     errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
 }  # fmt: skip
@@ -77,7 +77,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        if error.errno in _UNWRITABLE:
+        if error.errno in UNWRITABLE:
             raise RunError(f"cannot write {path}: {error.strerror}") from error
         raise
     finally:
@@ -112,6 +112,15 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     Halves of surrogate pairs, as in the name of a file that is not UTF-8, are written as escapes; JSON reads them back.
     """
     write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Add to the end of a text file; readers get by with a last line that is not whole. Raises RunError."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
 
 
 def write_json_atomic(path: str | Path, value: Any) -> None:

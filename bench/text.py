@@ -113,6 +113,9 @@ def terminal(*, stderr: bool = False, width: int | None = None) -> Console:
             for segment in super().render(renderable, options):
                 yield segment if segment.control else Segment(visible(segment.text, keep="\n"), segment.style)
 
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # the command line decides, not rich
+
     stream = raw(sys.stderr if stderr else sys.stdout)
     degrade(stream)
     known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bench.errors import BenchError
+from bench.errors import BenchError, memory_is_gone
 from bench.process import drop_output, interrupted, leave_command, own_command, say_stopped
 
-#: What an operating system says when a place is full or a limit is reached, as opposed to a mistake of ours.
+#: What an operating system says when there is no more of something, as opposed to a mistake of ours.
 _LIMITS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.EROFS}
 
 
@@ -65,11 +65,11 @@ def _guarded(arguments: Sequence[str] | None) -> int:
 
 
 def _in_one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "allocate memory" in text or "failed to map segment" in text:
-        return f"out of memory: {text or type(error).__name__}"
+    if gone := memory_is_gone(error):
+        return gone
     if isinstance(error, OSError) and error.errno in _LIMITS:
         return f"{error.filename or 'standard output or a temporary file'}: {error.strerror}"
+    text = " ".join(str(error).split())
     return (f"internal: {type(error).__name__}: {text} ({_last_place(error)}); this is a mistake of ours or of a "
             "plug-in; BENCH_TRACEBACK=1 shows where")  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 
 from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder
 from bench.errors import BenchError
@@ -71,7 +72,8 @@ def main(options: argparse.Namespace) -> int:
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:
         from bench.report.summary import print_summary
 
-        print_summary(outcome.out)
+        with suppress(BrokenPipeError):  # | head: the runs went as they went
+            print_summary(outcome.out)
         if outcome.report_error:
             print(f"error: the report could not be drawn: {outcome.report_error}", file=sys.stderr)
     return outcome.exit_code

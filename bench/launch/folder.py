@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison, Run
-from bench.errors import BenchError, ConfigError, RunError
+from bench.errors import BenchError, ConfigError, RunError, memory_is_gone
 from bench.files import remove_leftovers, write_json_atomic, write_text_atomic
 from bench.locks import ABANDONED, LOCK, locked
 from bench.text import to_cell
@@ -183,4 +183,4 @@ def _processor() -> str:
 def one_line(error: BaseException) -> str:
     """An error as one line: its own words where it is ours, its class and words where it is not."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, BenchError) else memory_is_gone(error) or f"{type(error).__name__}: {text}"

@@ -21,7 +21,7 @@ from bench.errors import BenchError, ConfigError, Diverged, RunError
 from bench.evaluate.collect import record_split
 from bench.evaluate.record import DecisionRecord, merge
 from bench.evaluate.rows import make_rows, write_rows
-from bench.files import write_json_atomic, write_text_atomic
+from bench.files import UNWRITABLE, write_json_atomic, write_text_atomic
 from bench.launch.folder import RunFolder, host_class, one_line
 from bench.launch.stages import Trainer, load_given_weights
 from bench.launch.training_facts import training_facts
@@ -56,7 +56,7 @@ def execute_run(
         if status == "interrupted" and not isinstance(error, Interrupted):
             reason = "another process of this run ended"
             time.sleep(2.0)  # it may have stored why
-        if status == "failed" and not isinstance(error, BenchError):
+        if status == "failed" and not isinstance(error, BenchError) and getattr(error, "errno", None) not in UNWRITABLE:
             _try_to_write(folder.path / "traceback.txt", traceback.format_exc())
         if world.size == 1 or folder.status["status"] in ("running", "pending"):  # the first error says how it ended
             _try_to_set(folder, status, reason, wall_s=clock.wall_s)
@@ -99,14 +99,14 @@ def _try_to_set(folder: RunFolder, status: str, reason: str, **more: Any) -> Non
     try:
         folder.set_status(status, reason, **more)
     except (OSError, BenchError) as error:
-        print(f"{folder.spec.run}: status '{status}' could not be stored ({one_line(error)})", file=sys.stderr)
+        print(f"{folder.spec.run}: {status}: {reason} (not stored: {one_line(error)})", file=sys.stderr)
 
 
 def _try_to_write(path: Path, text: str) -> None:
     try:
         write_text_atomic(path, text)
     except (OSError, BenchError):
-        print(text, file=sys.stderr)
+        print(f"the traceback could not be stored in {path}", file=sys.stderr)
 
 
 def _run(

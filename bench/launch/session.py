@@ -313,6 +313,6 @@ def _forget(folder: RunFolder) -> None:
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        hint = " (out of memory?)" if name in ("SIGKILL", "SIGABRT") else ""
         return f"its process was ended by {name}{hint}"
     return f"its process ended with exit code {code} and no word"

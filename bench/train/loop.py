@@ -18,7 +18,7 @@ from torch import nn
 from bench.config.averaging import adjusted_decay
 from bench.config.schema import Recipe
 from bench.errors import ConfigError, Diverged
-from bench.files import read_json_lines, write_text_atomic
+from bench.files import append_text, read_json_lines, write_text_atomic
 from bench.method import Batch, Method, RunStage
 from bench.train.checkpoint import load_checkpoint, save_checkpoint
 from bench.train.ema import ModelEMA
@@ -230,8 +230,7 @@ class _Training:
         self.meter.reset()
         self.curve.append({**line, **means})
         if self.world.is_main:
-            with (self.job.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(self.curve[-1]) + "\n")
+            append_text(self.job.folder / "metrics.jsonl", json.dumps(self.curve[-1]) + "\n")
             progress.epoch(epoch, self.epochs, means, rate)
         due = self.world.share(time.monotonic() - self.saved_at > _PAUSE)
         if self._asked_to_save or (self.recipe.checkpoint_every is None and not last and due):

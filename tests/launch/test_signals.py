@@ -109,6 +109,16 @@ def test_a_rank_dies_with_its_torchrun(tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists(), "it outlived its parent"
 
 
+def test_a_run_that_has_no_memory_to_begin_is_one_line(tmp_path: Path) -> None:
+    config = write_quick(tmp_path, [SMALL])
+    action = "raise ImportError('libtorch_cpu.so: failed to map segment from shared object')"
+    environment = arm(tmp_path, "child", "torch", action)
+    done = _group("bench", "run", config, "--out", tmp_path / "out", "--no-report", **_with_path(environment))
+    assert done.returncode == 1
+    reason = "out of memory: libtorch_cpu.so: failed to map segment from shared object"
+    assert done.stderr.splitlines()[1:] == [f"[1/1] fine seed 0  failed: {reason}"]
+
+
 def test_after_a_kill_the_table_does_not_say_running(tmp_path: Path) -> None:
     """Nothing runs if nobody holds the folder, whatever a status says; who takes the folder corrects it."""
     runs = [SMALL, {**SMALL, "name": "other", "weights": "weights.pt", "evaluate_only": True}]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from bench.config.averaging import adjusted_decay
 from bench.config.schema import Recipe
+from bench.errors import RunError
 from bench.method import Batch, Stage
 from bench.train import loop
 from bench.train.checkpoint import load_checkpoint, save_checkpoint
@@ -166,6 +169,15 @@ def test_times_add_up_over_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             train_stage(job)
     assert [(line["seconds"], line["images_per_s"]) for line in _curve(tmp_path)] == [(STEPS, SIZE)] * 2
     assert saved == [1002.0, 2004.0]
+
+
+def test_a_disk_that_is_full_when_an_epoch_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bench.files.open", full, raising=False)
+    with pytest.raises(RunError, match=r"^cannot write .*metrics.jsonl: No space left on device$"):
+        train_stage(_job(tmp_path, {"epochs": 1, "lr": 0.1}))
 
 
 def test_a_checkpoint_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
