@@ -129,11 +129,12 @@ def _from_source(source: Source, folder: Path, verify: bool) -> PartPrint:
 
 
 def _from_folder(source: FolderSource, folder: Path, verify: bool) -> PartPrint:
-    sizes = _of_each(source, _size)
-    names = [source.where(index).removeprefix(f"{folder}{os.sep}") for index in range(len(source))]
+    paths = [source.where(index) for index in range(len(source))]
+    sizes = _of_each(paths, _size)
     small = sum(sizes) <= SMALL
-    content = digest(_of_each(source, file_sha256)) if small or verify else ""
-    labels = [source.class_names[label] for label in source.labels]
+    content = digest(_of_each(paths, lambda path: file_sha256(Path(path)))) if small or verify else ""
+    names = [path.removeprefix(f"{folder}{os.sep}") for path in paths]
+    labels = [source.class_names[label] for label in source.labels.tolist()]
     found = _print_of(len(source), names, sizes, labels, content if small else "")
     return found if small else found.model_copy(update={"verified": content})
 
@@ -163,11 +164,11 @@ def _size(path: str | Path) -> int:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _of_each(source: FolderSource, look: Callable[[Path], T]) -> list[T]:
+def _of_each(paths: Sequence[str], look: Callable[[str], T]) -> list[T]:
     """``look`` at every file, in order; several at a time."""
 
     def look_at_some(start: int) -> list[T]:
-        return [look(Path(source.where(index))) for index in range(start, min(start + _WINDOW, len(source)))]
+        return [look(path) for path in paths[start : start + _WINDOW]]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return [found for some in pool.map(look_at_some, range(0, len(source), _WINDOW)) for found in some]
+        return [found for some in pool.map(look_at_some, range(0, len(paths), _WINDOW)) for found in some]

@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison
 from bench.data.fingerprint import Fingerprint, take_fingerprint
-from bench.errors import BenchError, ConfigError
+from bench.errors import BenchError, ConfigError, RunError
+from bench.evaluate.latency import read_latency, write_latency
 from bench.launch.folder import (
     SETTLED,
     RunFolder,
@@ -99,6 +100,8 @@ class Session:
         unchecked = None if self.fresh else check_same_data(self.out, specs, data)
         if unchecked is not None:
             print(unchecked, file=sys.stderr)
+        if self.fresh:
+            _forget_times(self.out, {spec.run_id for spec in specs})
         write_comparison(self.out, comparison, specs, config_text)
         for spec in specs:
             folder = RunFolder(self.out, spec)
@@ -308,6 +311,16 @@ def _forget(folder: RunFolder) -> None:
         shutil.rmtree(folder.out / "stages" / str(key), ignore_errors=True)
     shutil.rmtree(folder.path, ignore_errors=True)
     folder.write_spec()
+
+
+def _forget_times(out: Path, run_ids: Set[str]) -> None:
+    """Drop what `bench latency` measured of these runs."""
+    try:
+        known = {str(row["run_id"]) for row in read_latency(out)}
+    except RunError:
+        return  # damaged: whoever reads it says so
+    if known & run_ids:
+        write_latency(out, [], known - run_ids)
 
 
 def _death(code: int | None) -> str:

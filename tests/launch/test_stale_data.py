@@ -13,6 +13,7 @@ from PIL import Image
 from quick import R8, make_pictures, statuses, write_folder_file, write_quick
 
 from bench.cli import main
+from bench.evaluate.latency import COLUMNS, read_latency, write_latency
 from bench.report.results import read_results
 
 
@@ -120,10 +121,14 @@ def test_moved_data_is_the_same_data(here: Path, capsys: pytest.CaptureFixture[s
 def test_fresh_forgets_and_stages_know_their_images(here: Path) -> None:
     """The stage of the old images has another address; neither --fresh nor --out finds it."""
     change(here / "a", "other contents")
+    times = [{**dict.fromkeys(COLUMNS), "run": "r8", "seed": 0, "batch": 1, "run_id": run_id, "threads": 1}
+             for run_id in (statuses(here / "out")["r8"]["run_id"], "another")]  # fmt: skip
+    write_latency(here / "out", times, ["another"])
     old = {path.name for path in (here / "out" / "stages").iterdir()}
     run(here / "quick.yaml", "--data-root", here / "a", "--out", here / "out", "--fresh")
     new = {path.name for path in (here / "out" / "stages").iterdir()}
     assert len(new) == 1
+    assert [row["run_id"] for row in read_latency(here / "out")] == ["another"]
     assert not old & new
     found = statuses(here / "out")["r8"]
     (stage,) = (here / "out").glob("stages/*/stage.json")
