@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.load import Loaded, load_config
-from bench.launch.describe import resolved_yaml
 from bench.launch.foresee import say_first
 from bench.launch.preflight import leave_out_impossible, plan_runs, require_data
 from bench.launch.session import Outcome, Session
+from bench.launch.whole import find_whole
 from bench.registry import method_class
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(
     folder = Path(out or loaded.comparison.out or Path("results") / loaded.comparison.name)
     say_first(loaded, specs, folder, retry=retry, fresh=fresh, quiet=quiet)
     session = Session(folder, retry=tuple(retry), fresh=fresh, verify=verify, isolate=isolate, quiet=quiet)
-    return session.run(specs, loaded.comparison, resolved_yaml(loaded))
+    return session.run(specs, find_whole(loaded, specs, folder, fresh=fresh))
 
 
 def import_official(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import errno
 import json
+import math
 import os
 import secrets
 import stat
@@ -20,11 +21,13 @@ from typing import Any, BinaryIO
 from bench.errors import RunError
 
 PREFIX = ".tmp-"
+#: What earlier versions left.
+_EARLIER = (".split-*.tmp",)
 
 #: What an operating system says when a place cannot be written to, as opposed to a mistake of ours.
 UNWRITABLE = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG,
-    errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+    errno.ENOSPC, errno.ENOTDIR, errno.ENOTEMPTY, errno.EPERM, errno.EROFS,
 }  # fmt: skip
 
 
@@ -74,6 +77,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()  # an empty folder is in the place of the file; OSError for one that holds something
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
@@ -129,22 +134,29 @@ def write_json_atomic(path: str | Path, value: Any) -> None:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a line that a killed process left half-written is passed over, and a file
-    that is not there has none."""
+    """The objects of a file of JSON lines; none if there is no such file."""
+    path = Path(path)
     try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        return parse_json_lines(path.read_bytes()) if path.is_file() else []
+    except OSError:
         return []
+
+
+def parse_json_lines(content: bytes) -> list[dict[str, Any]]:
+    """The objects of JSON lines. A line that cannot be read (a killed process left half of it, say) is skipped, and so
+    are values that are not finite."""
     found = []
-    for line in text.splitlines():
-        with suppress(ValueError):
-            found.append(json.loads(line))
-    return [value for value in found if isinstance(value, dict)]
+    for line in content.split(b"\n"):
+        with suppress(ValueError, RecursionError):
+            found.append(json.loads(line.decode("utf-8")))
+    return [{name: entry for name, entry in value.items() if not isinstance(entry, float) or math.isfinite(entry)}
+            for value in found if isinstance(value, dict)]  # fmt: skip
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:
     """Remove what killed processes left below a folder, and return it. Only for the holder of its lock."""
-    leftovers = [found for found in sorted(Path(folder).rglob(f"{PREFIX}*")) if found.is_file()]
+    names = sorted(found for pattern in (f"{PREFIX}*", *_EARLIER) for found in Path(folder).rglob(pattern))
+    leftovers = [found for found in names if found.is_file()]
     for leftover in leftovers:
         with suppress(OSError):
             leftover.unlink()

@@ -48,6 +48,8 @@ def locked(path: Path, wait: Callable[[str], None], about: str = "") -> Iterator
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock ``path``; of another machine's stand-in this is believed."""
     try:
+        if path.exists() and not path.is_file():
+            return False  # a named pipe would have to be waited for
         with open(path, encoding="utf-8") as handle:
             if _flock(handle, shared=True) is False:
                 return True

@@ -7,7 +7,6 @@ of the machine it was made on; then draw it anew.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +15,9 @@ from typing import Any
 import yaml
 
 from bench.report import draw
+from bench.store.comparison import read_comparison
+from bench.store.reading import Damaged, read_text
+from bench.store.sealed import read_sealed, write_sealed, write_sealed_text
 
 #: Of a run's folder. rows.csv is made again from the records.
 RUN_FILES = ("spec.json", "status.json", "meta.json", "cost.json", "metrics.jsonl", "rows.csv", "*.npz")
@@ -28,10 +30,10 @@ def main() -> None:
     options = parser.parse_args()
     source, target = options.source.resolve(), options.target.resolve()
     try:
-        comparison = json.loads((source / "comparison.json").read_text("utf-8"))
-        config = yaml.safe_load((source / "config.yaml").read_text("utf-8"))
-    except OSError as error:
-        raise SystemExit(f"error: {options.source} holds no results of `bench run` ({error.strerror})") from None
+        comparison = read_comparison(source)
+        config = yaml.safe_load(read_text(source / "config.yaml"))
+    except Damaged as error:
+        raise SystemExit(f"error: {error}") from None
     if target == source or source in target.parents:
         raise SystemExit("error: the target lies in the source")
     with tempfile.TemporaryDirectory(dir=_made(target.parent), prefix=".keep-") as place:
@@ -50,7 +52,7 @@ def _made(folder: Path) -> Path:
 
 
 def _keep(source: Path, target: Path, comparison: dict[str, Any], config: dict[str, Any]) -> None:
-    for name in ("comparison.json", "runs.csv", "latency.csv"):
+    for name in ("comparison.json", "latency.json", "latency.csv"):
         if (source / name).is_file():
             shutil.copy(source / name, target / name)
     if (source / "splits").is_dir():
@@ -61,7 +63,7 @@ def _keep(source: Path, target: Path, comparison: dict[str, Any], config: dict[s
     for holder, key in ((data, "split_file"), *((run, "weights") for run in config.get("runs", []))):
         if holder.get(key):
             holder[key] = Path(holder[key]).name
-    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
+    write_sealed_text(target / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     for run in comparison["runs"]:
         _keep_run(source / run["folder"], target / run["folder"])
 
@@ -73,7 +75,7 @@ def _keep_run(source: Path, target: Path) -> None:
             shutil.copy(path, target / path.name)
     spec = target / "spec.json"
     if spec.is_file():
-        spec.write_text(json.dumps(_without_folders(json.loads(spec.read_text("utf-8"))), indent=2) + "\n", "utf-8")
+        write_sealed(spec, _without_folders(read_sealed(spec)))
 
 
 def _without_folders(spec: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.config.load import Loaded, load_config
 from bench.config.resolve import RunSpec
 from bench.launch.preflight import plan_runs
+
+if TYPE_CHECKING:
+    from bench.report.results import Results
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +21,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[],
                         help="change a value: recipe.epochs=3, runs.NAME.options.depth=20, runs.*.recipe.lr=0.05")
     parser.add_argument("--only", metavar="NAME", action="append", default=[],
-                        help="only this run (may be repeated); the report then shows these runs")
+                        help="do only this run (may be repeated); the report shows all runs of the file")
     parser.add_argument("--device", choices=["cpu", "cuda", "auto"], help="where to run")
     parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data")
     parser.add_argument("--out", metavar="DIR", help="folder of the results (default: results/<name>)")
-    parser.add_argument("--seeds", metavar="0,1,2", type=_seeds, help="seeds, separated by commas")
+    parser.add_argument("--seeds", metavar="0,1,2", type=_seeds,
+                        help="do these seeds, separated by commas; the report also shows those that are there")
 
 
 def add_verify_argument(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +47,16 @@ def load(options: argparse.Namespace) -> tuple[Loaded, list[RunSpec]]:
 def output_folder(loaded: Loaded) -> Path:
     """Where the results of a comparison go."""
     return Path(loaded.comparison.out or Path("results") / loaded.comparison.name)
+
+
+def show(results: Results) -> int:
+    """Print the summary of what was drawn, then what is damaged; the exit code: 1 if anything is shown as failed."""
+    from bench.report.summary import print_summary
+
+    print_summary(results.out, results=results)
+    for line in results.problems:
+        print(f"error: {line}", file=sys.stderr)
+    return 0 if results.whole else 1
 
 
 def _seeds(text: str) -> list[int]:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bench.cli.common import show
 from bench.config.comparing import parse_budget
 from bench.errors import ConfigError
 
@@ -28,16 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from bench.report import draw
     from bench.report.merge import merge_results
-    from bench.report.summary import print_summary
 
     out = options.out or Path("results") / "-and-".join(folder.resolve().name for folder in options.folders)
     merge_results(
         options.folders, out, reference=options.reference, budgets=_budgets(options.budgets), title=options.title,
         say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
-    draw(out)
-    print_summary(out)
-    return 0
+    return show(draw(out).read)
 
 
 def _budgets(text: str | None) -> list[float | str] | None:

@@ -43,13 +43,17 @@ def main(options: argparse.Namespace) -> int:
         options.batch_sizes, options.rounds, options.warmup, options.images, options.points,
         options.threads or comparison.threads,
     )  # fmt: skip
-    rows = measure_latency(specs, comparison, out, settings, lambda line: print(line, file=sys.stderr, flush=True))
+    rows, whole = measure_latency(
+        specs, comparison, out, settings, lambda line: print(line, file=sys.stderr, flush=True)
+    )
     from bench.report import draw
 
-    draw(out)
+    results = draw(out).read
     _print(rows)
     print(f"table in {out / 'latency.csv'}")
-    return 0
+    for line in [*(run["reason"] for run in results.failures() if run["status"] == "failed"), *results.problems]:
+        print(f"error: {line}", file=sys.stderr)
+    return 0 if whole and results.whole else 1
 
 
 def _print(rows: list[dict[str, object]]) -> None:

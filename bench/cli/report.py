@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bench.cli.common import show
 from bench.errors import ConfigError
 
 NAME = "report"
@@ -17,11 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    if not (options.folder / "comparison.json").is_file():
+    path = options.folder / "comparison.json"
+    if not path.is_symlink() and not path.exists():
         raise ConfigError("holds no results of a comparison (no comparison.json)", where=str(options.folder))
     from bench.report import draw
-    from bench.report.summary import print_summary
 
-    draw(options.folder)
-    print_summary(options.folder)
-    return 0
+    return show(draw(options.folder).read)

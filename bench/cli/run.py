@@ -7,9 +7,10 @@ import os
 import sys
 from contextlib import suppress
 
-from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder
+from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder, show
 from bench.errors import BenchError
 from bench.launch.preflight import leave_out_impossible, require_data
+from bench.launch.whole import find_whole, measure_given
 from bench.process import say_stopped
 
 NAME = "run"
@@ -44,13 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from bench.launch.describe import resolved_yaml
-
     loaded, specs = load(options)
     require_data(loaded)
     specs = leave_out_impossible(loaded, specs)
     if options.eval_only:
-        specs = [spec.model_copy(update={"evaluate_only": True}) if spec.weights else spec for spec in specs]
+        specs = measure_given(specs)
     from bench.launch.foresee import say_first
     from bench.launch.session import Session
 
@@ -66,14 +65,15 @@ def main(options: argparse.Namespace) -> int:
         isolate=not options.in_process, quiet=options.quiet, train=not options.eval_only,
         report=not options.no_report, ray=options.ray, verify=options.verify,
     )  # fmt: skip
-    outcome = session.run(specs, loaded.comparison, resolved_yaml(loaded))
+    whole = find_whole(loaded, specs, session.out, fresh=options.fresh, given=options.eval_only)
+    outcome = session.run(specs, whole)
     if outcome.stopped_by is not None:
         say_stopped()
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:
-        from bench.report.summary import print_summary
+        from bench.report.results import read_results
 
         with suppress(BrokenPipeError):  # | head: the runs went as they went
-            print_summary(outcome.out)
+            show(outcome.results or read_results(outcome.out))
         if outcome.report_error:
             print(f"error: the report could not be drawn: {outcome.report_error}", file=sys.stderr)
     return outcome.exit_code

@@ -42,6 +42,12 @@ class Loaded:
     def origin(self, *path: str | int) -> Origin:
         return self.tree.origin_of(path)
 
+    def all_runs(self) -> Loaded:
+        """The same without ``--only``."""
+        if self.tree is self.whole:
+            return self
+        return Loaded(check_comparison(self.whole), self.whole, self.path, self.whole)
+
 
 def load_config(
     path: str | Path,

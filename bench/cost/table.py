@@ -85,12 +85,9 @@ class CostTable:
         """The inverse of ``to_dict``; CostError where something is missing or does not fit."""
         try:
             units = tuple(str(name) for name in stored["units"])
-            columns = {
-                str(name): np.asarray(values, dtype=np.int64 if name in (*COLUMNS, PARAMS) else np.float64)
-                for name, values in stored["columns"].items()
-            }
-            outside = int(stored["params_outside"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            columns = {str(name): _column(str(name), values) for name, values in stored["columns"].items()}
+            outside = int(_column(PARAMS, [stored["params_outside"]])[0])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CostError(f"a stored cost table is damaged: {type(error).__name__}: {error}") from error
         missing = [name for name in (*COLUMNS, PARAMS) if name not in columns]
         if missing or any(column.shape != (len(units),) for column in columns.values()):
@@ -105,3 +102,15 @@ class CostTable:
 
     def __hash__(self) -> int:
         return hash((self.units, tuple(self.columns)))
+
+
+def _column(name: str, values: Any) -> np.ndarray:
+    """A stored column; ValueError if a cost is negative, not finite, or not a number of its kind."""
+    whole = name in (*COLUMNS, PARAMS)
+    kinds = (int,) if whole else (int, float)
+    wrong = [value for value in values if isinstance(value, bool) or not isinstance(value, kinds)]
+    column = np.asarray([] if wrong else values, dtype=np.int64 if whole else np.float64)
+    wrong += [value for value in column.tolist() if not 0 <= value < np.inf]
+    if wrong:
+        raise ValueError(f"{name} of a unit is {str(wrong[0])[:40]}")
+    return column

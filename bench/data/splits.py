@@ -10,6 +10,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from bench.config.schema import Data
 from bench.data.hashing import key, name_key, permutation
-from bench.errors import ConfigError, DataError
+from bench.errors import BenchError, ConfigError, DataError
 from bench.files import atomic_path
 
 PARTS = ("train", "val", "test")
@@ -128,12 +129,15 @@ def _cut(split: Split, config: Data, labels: np.ndarray) -> Split:
 
 
 def save_split(split: Split, folder: str | Path) -> Path:
-    """Write ``split-<dataset>-<hash12>.npz`` atomically and return its path."""
+    """Write ``split-<dataset>-<hash12>.npz`` atomically and return its path. A whole file of the split stays."""
     path = Path(folder) / f"split-{split.dataset}-{split.hash[:12]}.npz"
+    with suppress(BenchError):
+        check_split(path)
+        return path
     header = {"format": _FORMAT, "dataset": split.dataset, "hash": split.hash, "fingerprint": split.fingerprint,
               "train_total": split.train_total, "test_total": split.test_total}  # fmt: skip
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), train=split.train, val=split.val,
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, header=np.array(json.dumps(header)), train=split.train, val=split.val,
                             test=split.test)  # fmt: skip
     return path
 
@@ -145,6 +149,15 @@ def indices_hash(path: str | Path) -> str:
     for part in PARTS:
         digest.update(f"{part} {len(arrays[part])}".encode() + arrays[part].astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def check_split(path: Path) -> None:
+    """ConfigError or DataError if a file of ``save_split`` is missing, or does not fit the hash in its name."""
+    header, arrays = _read(path)
+    found = Split(header["dataset"], arrays["train"], arrays["val"], arrays["test"], header["train_total"],
+                  header["test_total"], header["fingerprint"]).hash  # fmt: skip
+    if found != header["hash"] or path.name != f"split-{header['dataset']}-{found[:12]}.npz":
+        raise DataError(f"{path} is damaged: its indices do not fit its hash")
 
 
 def load_split(path: str | Path, expected: Split) -> Split:
@@ -185,7 +198,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         fields = {name: header[name] for name in ("dataset", "hash", "fingerprint", "train_total", "test_total")}
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError,
+            AttributeError, MemoryError) as error:  # fmt: skip
         raise DataError(f"{path} is no readable split file ({error or type(error).__name__})") from error
     if any(array.ndim != 1 for array in arrays.values()):
         raise DataError(f"{path} is no readable split file (indices must be lists)")

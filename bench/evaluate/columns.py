@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from bench.errors import RunError
 from bench.files import write_text_atomic
+from bench.store.reading import read_text
 from bench.text import from_cell, to_cell
 
 #: Columns of a method's published way of counting carry this prefix, then the method's own name of it.
@@ -72,6 +73,9 @@ NUMBERS = frozenset({
     "macs_elementwise", "macs_fvcore",
 })  # fmt: skip
 
+#: What a row of a run that is done always has.
+NEEDED = ("n", "top1", "top5", "nll", "macs", "macs_p95", "macs_max", "params")
+
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV: fixed order of columns, legacy columns last by name; equal rows give equal bytes."""
@@ -97,18 +101,22 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """Read rows with their types: None for an empty number. RunError where it is no such table."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with io.StringIO(read_text(Path(path)), newline="") as file:
             reader = csv.DictReader(file, strict=True)
             names = reader.fieldnames or []
             missing = [name for name in COLUMNS if name not in names and name not in ADDED]
             if missing:
                 raise RunError(f"{path} is no results table: no column {', '.join(missing[:3])}")
+            unknown = [name for name in names if name not in COLUMNS and not name.startswith(LEGACY)]
+            if unknown:
+                raise RunError(f"{path} has an unknown column '{unknown[0][:40]}'; delete it and run again")
             blank = dict.fromkeys(ADDED - set(names), "")
-            return [{**{name: _parse(name, row[name]) for name in names}, **blank} for row in reader]
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
+            rows = [{**{name: _parse(name, row[name]) for name in names}, **blank} for row in reader]
     except (csv.Error, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it and run again") from error
+    if any(row["status"] == "done" and row[name] is None for row in rows for name in NEEDED):
+        raise RunError(f"{path} is damaged (a row has no number); delete it and run again")
+    return rows
 
 
 def format_value(value: Any) -> str:
@@ -123,11 +131,19 @@ def format_value(value: Any) -> str:
     return to_cell(str(value))
 
 
-def _parse(name: str, text: str) -> Any:
+def _parse(name: str, text: str | None) -> Any:
+    if text is None:
+        raise ValueError("a line is cut short")
     if name in INTEGERS:
         return int(text) if text else None
     if name in NUMBERS or name.startswith(LEGACY):
-        return float(text) if text else None
-    if text is None:
-        raise ValueError("a line is cut short")
+        return parse_number(text)
     return from_cell(text)
+
+
+def parse_number(text: str) -> float | None:
+    """A cell's number, None for an empty one; ValueError for one that is not finite."""
+    value = float(text) if text else None
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value

@@ -6,15 +6,20 @@ Needs no torch: reports and budgets in milliseconds read it where it is.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from bench.errors import RunError
-from bench.evaluate.columns import write_table
+from bench.evaluate.columns import parse_number, write_table
+from bench.store.reading import Damaged, read_text
+from bench.store.sealed import read_sealed, write_sealed
 from bench.text import from_cell
 
 NAME = "latency.csv"
+#: The same rows with a checksum: what is read back.
+SEALED = "latency.json"
 
 
 class LatencyRow(TypedDict, total=False):
@@ -51,27 +56,51 @@ _INTEGERS = frozenset({"seed", "batch", "threads", "rounds", "images", "params"}
 _NUMBERS = frozenset({
     "setting", "ms_median", "ms_p95", "ms_per_image", "macs", "memory_mib", "energy_mj", "agreement",
 })  # fmt: skip
+_EMPTY = frozenset({"setting", "memory_mib", "energy_mj", "agreement"})
 #: What was measured again replaces what was measured before.
 SAME = ("run", "seed", "batch", "device", "threads", "host_class")
 
 
 def read_latency(out: Path) -> list[dict[str, Any]]:
-    """Rows of ``latency.csv`` in a results folder, with their types; empty where nothing was measured.
+    """Rows of the times in a results folder, with their types; empty if nothing was measured. RunError if they are
+    damaged."""
+    path = out / SEALED
+    if not path.is_symlink() and not path.exists():
+        return _read_table(out / NAME)
+    try:
+        stored = read_sealed(path).get("rows")
+        if not isinstance(stored, list) or not all(_is_row(row) for row in stored):
+            raise Damaged(f"{path} is damaged (its rows cannot be read)")
+    except Damaged as error:
+        raise Damaged(f"{error}; delete it and measure again (`bench latency FILE`)") from None
+    return stored
 
-    RunError where the file is damaged.
-    """
-    path = out / NAME
-    if not path.is_file():
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and set(row) == set(COLUMNS) and all(_is_cell(name, row[name]) for name in COLUMNS)
+
+
+def _is_cell(name: str, value: Any) -> bool:
+    if value is None:
+        return True
+    kind = int if name in _INTEGERS else (int, float) if name in _NUMBERS else str
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    """latency.csv of a folder that was made before the times had a checksum."""
+    if not path.is_symlink() and not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with io.StringIO(read_text(path), newline="") as file:
             reader = csv.DictReader(file, strict=True)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise RunError(f"{path} is no table of times (no column {missing[0]}); delete it, measure again")
-            return [{name: _parse(name, row[name]) for name in COLUMNS} for row in reader]
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
+            rows = [{name: _parse(name, row[name]) for name in COLUMNS} for row in reader]
+            if any(row[name] is None for row in rows for name in (_INTEGERS | _NUMBERS) - _EMPTY):
+                raise ValueError("a number is missing")
+            return rows
     except (csv.Error, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it, measure again") from error
 
@@ -79,7 +108,7 @@ def read_latency(out: Path) -> list[dict[str, Any]]:
 def write_latency(out: Path, rows: Iterable[Mapping[str, Any]], known: Iterable[str]) -> Path:
     """Write rows at once, beside older ones of other runs, batch sizes, devices, threads or machines.
 
-    known: run ids of the comparison; rows of others are dropped. Returns the file.
+    known: run ids of the comparison; rows of others are dropped. Returns the table.
     """
     rows = list(rows)
     measured = {tuple(row[name] for name in SAME) for row in rows}
@@ -88,7 +117,17 @@ def write_latency(out: Path, rows: Iterable[Mapping[str, Any]], known: Iterable[
         row for row in read_latency(out)
         if row["run_id"] in current and tuple(row[name] for name in SAME) not in measured
     ]  # fmt: skip
-    write_table(out / NAME, COLUMNS, [*old, *rows])
+    return store_latency(out, [*old, *rows])
+
+
+def store_latency(out: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write exactly these rows, with a checksum, and the table of them; without rows neither is left."""
+    if rows:
+        write_sealed(out / SEALED, {"rows": [{name: row[name] for name in COLUMNS} for row in rows]})
+        write_table(out / NAME, COLUMNS, rows)
+    else:
+        for name in (SEALED, NAME):
+            (out / name).unlink(missing_ok=True)
     return out / NAME
 
 
@@ -98,5 +137,5 @@ def _parse(name: str, text: str | None) -> Any:
     if name in _INTEGERS:
         return int(text) if text else None
     if name in _NUMBERS:
-        return float(text) if text else None
+        return parse_number(text)
     return from_cell(text)

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench.config.schema import Evaluate
 from bench.cost.table import CostTable
-from bench.errors import CostError, RunError
+from bench.errors import BenchError, CostError
+from bench.evaluate.columns import COLUMNS, INTEGERS, NUMBERS, read_rows
+from bench.evaluate.policies.catalogue import POLICIES
+from bench.evaluate.policies.points import Fixed
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.rows import make_rows
-
-#: Files of a run's folder that a measurement needs; validation records are there where the protocol has that part.
-FILES = ("meta.json", "cost.json", "test-signals.npz", "test-outcomes.npz")
+from bench.store.manifest import RECORDS, RunFiles
+from bench.store.reading import Damaged, parse_json
+from bench.store.sealed import read_sealed
+from bench.store.status import run_files
 
 
 @dataclass(frozen=True)
@@ -41,24 +47,75 @@ class Measured:
         """None under the published protocol, where nothing may be chosen."""
         return self.records.get("val")
 
+    def unknown_policies(self) -> list[str]:
+        """Policies that the run was evaluated by, and that this version does not know."""
+        return [name for name in self.evaluate.policies if name not in POLICIES]
+
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the long table (``make_rows``)."""
-        return make_rows(self.meta, self.records, self.cost, self.evaluate)
+        """The rows of the long table (``make_rows``), without those of unknown policies."""
+        known = [name for name in self.evaluate.policies if name in POLICIES]
+        if self.evaluate.policies and not known:
+            known = [Fixed.name]  # an empty list would ask for the default ones
+        meta = {name: value for name, value in self.meta.items() if name != "evaluate"}
+        return make_rows(meta, self.records, self.cost, self.evaluate.model_copy(update={"policies": known}))
 
 
-def read_measured(folder: Path) -> Measured | None:
-    """Read a run's folder; None where records were not kept. RunError where a file is damaged."""
-    if not all((folder / name).is_file() for name in FILES):
+def read_measured(folder: Path, files: RunFiles | None = None) -> Measured | None:
+    """Read a run's folder; None if no records were kept. RunError if a file is missing or damaged.
+
+    files: what the run was measured with (default: as its status says). Folders without hashes have all records or
+    none; the oldest have no meta.json, and their rows are all that is read.
+    """
+    files = run_files(folder) if files is None else files
+    if files.listed is None and not (files.has("meta.json") and any(files.has(name) for name in RECORDS)):
         return None
-    records = {"test": DecisionRecord.load(folder, "test")}
-    if (folder / "val-signals.npz").is_file():
-        records["val"] = DecisionRecord.load(folder, "val")
+    records = {"test": DecisionRecord.load(folder, "test", files)}
+    if files.has("val-signals.npz"):
+        records["val"] = DecisionRecord.load(folder, "val", files)
+    meta = _read_meta(folder / "meta.json", files.read("meta.json"))
     try:
-        meta = json.loads((folder / "meta.json").read_text("utf-8"))
-        cost = CostTable.from_dict(json.loads((folder / "cost.json").read_text("utf-8")))
-        spec = folder / "spec.json"
-        said = json.loads(spec.read_text("utf-8")) if spec.is_file() else meta
-        evaluate = Evaluate.model_validate_json(json.dumps(said.get("evaluate") or {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CostError) as error:
-        raise RunError(f"{folder}: meta.json or cost.json is damaged ({type(error).__name__}); run again") from error
-    return Measured(meta, records, cost, evaluate)
+        cost = CostTable.from_dict(parse_json(files.read("cost.json"), folder / "cost.json"))
+    except CostError as error:
+        raise Damaged(f"{folder / 'cost.json'}: {error}") from None
+    return Measured(meta, records, cost, _read_evaluate(folder, meta, files.listed is not None))
+
+
+def _read_meta(path: Path, content: bytes) -> dict[str, Any]:
+    """What every row says of the run: known columns with their kinds of values."""
+    meta = parse_json(content, path)
+    capabilities = meta.get("capabilities", [])
+    if not isinstance(capabilities, list) or not all(isinstance(one, str) for one in capabilities):
+        raise Damaged(f"{path} is damaged (capabilities are not a list of names)")
+    for name, value in meta.items():
+        if name == "capabilities" or name == "evaluate":
+            continue
+        if name not in COLUMNS:
+            raise Damaged(f"{path} is damaged (unknown column '{name[:40]}')")
+        kind = int if name in INTEGERS else (int, float) if name in NUMBERS else str
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise Damaged(f"{path} is damaged ({name} is {str(value)[:40]!r})")
+    return meta
+
+
+def _read_evaluate(folder: Path, meta: Mapping[str, Any], needed: bool) -> Evaluate:
+    """How the run is evaluated: as its spec says; an old run without one as its rows were made."""
+    path = folder / "spec.json"
+    said = read_sealed(path) if needed or path.is_symlink() or path.exists() else meta
+    try:
+        return Evaluate.model_validate_json(json.dumps(said.get("evaluate") or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise Damaged(f"{path} is damaged (evaluate.{place}: {first['msg']})") from None
+
+
+def find_damage(folder: Path, status: Mapping[str, Any]) -> str | None:
+    """What is wrong with the files of a run whose status says "done", in one line; None if they are as they were."""
+    try:
+        files = run_files(folder, status)
+        files.check()
+        if files.listed is None and read_measured(folder, files) is None:
+            read_rows(folder / "rows.csv")
+    except BenchError as error:
+        return str(error)
+    return None

@@ -17,6 +17,7 @@ import numpy as np
 from bench.errors import RunError
 from bench.evaluate.logits import Logits
 from bench.evaluate.npz import read_arrays, write_arrays
+from bench.store.manifest import RunFiles
 
 if TYPE_CHECKING:
     from bench.evaluate.collect import record_split
@@ -97,8 +98,9 @@ class Signals:
         write_arrays(path, arrays)
 
     @classmethod
-    def load(cls, path: str | Path) -> Signals:
-        arrays = _read(path, (*_SIGNALS, "points", "units"))
+    def load(cls, path: str | Path, content: bytes | None = None) -> Signals:
+        """Read a file. content: its bytes, where they are known to be what was written. Raises RunError."""
+        arrays = _read(path, (*_SIGNALS, "points", "units"), content)
         extra = {name[6:]: values for name, values in arrays.items() if name.startswith("extra.")}
         points, units = (tuple(str(name) for name in arrays[key]) for key in ("points", "units"))
         return cls(points, units, extra=extra, **{name: arrays[name] for name in _SIGNALS})
@@ -128,8 +130,9 @@ class Outcomes:
         write_arrays(path, {name: getattr(self, name) for name in _OUTCOMES} | {"format": np.int64(FORMAT)})
 
     @classmethod
-    def load(cls, path: str | Path) -> Outcomes:
-        arrays = _read(path, _OUTCOMES)
+    def load(cls, path: str | Path, content: bytes | None = None) -> Outcomes:
+        """Read a file. content: its bytes, where they are known to be what was written. Raises RunError."""
+        arrays = _read(path, _OUTCOMES, content)
         return cls(**{name: arrays[name] for name in _OUTCOMES})
 
 
@@ -179,12 +182,14 @@ class DecisionRecord:
             logits.unlink(missing_ok=True)  # of an earlier measurement
 
     @classmethod
-    def load(cls, folder: str | Path, split: str) -> DecisionRecord:
-        """Read both files; RunError where one is missing, damaged or does not fit the other."""
-        return cls(
-            Signals.load(Path(folder) / f"{split}-signals.npz"),
-            Outcomes.load(Path(folder) / f"{split}-outcomes.npz"),
-        )
+    def load(cls, folder: str | Path, split: str, files: RunFiles | None = None) -> DecisionRecord:
+        """Read both files; RunError where one is missing, damaged or does not fit the other. files: with hashes that
+        they must fit."""
+        folder = Path(folder)
+        files = files if files is not None else RunFiles(folder, None)
+        names = [f"{split}-{kind}.npz" for kind in ("signals", "outcomes")]
+        known = [files.read(name) if files.listed is not None else None for name in names]
+        return cls(Signals.load(folder / names[0], known[0]), Outcomes.load(folder / names[1], known[1]))
 
 
 def merge(records: Sequence[DecisionRecord]) -> DecisionRecord:
@@ -241,14 +246,31 @@ def _join_counts(signals: Sequence[Signals], order: np.ndarray) -> np.ndarray:
     return smallest_counts(whole)
 
 
-def _read(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    arrays = read_arrays(path)
+def _read(path: str | Path, names: Sequence[str], content: bytes | None) -> dict[str, np.ndarray]:
+    arrays = read_arrays(path, content)
     missing = [name for name in (*names, "format") if name not in arrays]
     if missing:
         raise RunError(f"{path} is no record of this program: {', '.join(missing)} missing")
+    for name, values in arrays.items():
+        kinds, low, high = _RANGES.get("extra" if name.startswith("extra.") else name, ("biufU", 0, 0))
+        if values.dtype.kind not in kinds:
+            raise RunError(f"{path} is damaged: {name} holds {values.dtype}")
+        if low < high and values.size and not (values.min() >= low and values.max() <= high):
+            raise RunError(f"{path} is damaged: {name} holds values outside of {low:g} to {high:g}")
     if arrays["format"].tolist() not in (FORMAT, [FORMAT]):  # the first records had a list of one
         raise RunError(f"{path} has format {arrays['format'].tolist()}, this program reads {FORMAT}; evaluate again")
     return arrays
+
+
+#: Kinds of numbers that an array may hold, and between what they lie (nan lies nowhere); 0 and 0: anywhere.
+_ROUNDED = 1e-4
+_LARGEST = float(np.finfo(np.float32).max)
+_RANGES: dict[str, tuple[str, float, float]] = {
+    "indices": ("iu", 0, np.inf), "prediction": ("iu", 0, np.inf), "label": ("iu", 0, np.inf),
+    "counts": ("biu", 0, np.inf), "confidence": ("f", 0, 1 + _ROUNDED), "margin": ("f", -_ROUNDED, 1 + _ROUNDED),
+    "entropy": ("f", -_ROUNDED, _LARGEST), "logp": ("f", -_LARGEST, _ROUNDED), "hit": ("b", 0, 0), "hit5": ("b", 0, 0),
+    "extra": ("f", 0, 0), "points": ("U", 0, 0), "units": ("U", 0, 0), "format": ("iu", 0, np.inf),
+}  # fmt: skip
 
 
 def _check_shape(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:

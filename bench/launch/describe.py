@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -53,7 +54,10 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else str(value)
 
 
-def resolved_yaml(loaded: Loaded) -> str:
+def resolved_yaml(loaded: Loaded, seeds: Sequence[int] = ()) -> str:
     """The file after extends, includes and the command line, as YAML that `bench run` takes again; ``--only`` leaves
-    no run out of it, since others may name it."""
-    return yaml.safe_dump(loaded.whole.plain(), sort_keys=False, allow_unicode=True)
+    no run out of it, since others may name it. seeds: instead of those of the file and the command line."""
+    tree = loaded.whole.plain()
+    if seeds and list(seeds) != list(loaded.comparison.seeds):
+        tree["seeds"] = list(seeds)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.config.resolve import RunSpec, parse_options
+from bench.config.resolve import parse_options
 from bench.config.schema import Recipe
 from bench.errors import BenchError, ConfigError, RunError, WeightsError
 from bench.files import atomic_path, write_bytes_atomic
-from bench.launch.folder import read_status
+from bench.launch.folder import read_spec
 from bench.launch.stages import run_weights
 from bench.method import DataSpec, Exports, Method, Point, load_strict
 from bench.registry import did_you_mean, method_class
+from bench.store.comparison import read_comparison
+from bench.store.reading import Damaged
+from bench.store.stage import check_weights
+from bench.store.status import read_status
 from bench.train.checkpoint import pack, read_weights
 
 __all__ = ["Trained", "open_run", "open_weights", "plain_point", "require_onnx", "write_onnx", "write_state"]
@@ -97,7 +100,7 @@ def open_run(out: Path, run: str | None = None, seed: int | None = None) -> Trai
 
     Raises ConfigError for a run or seed that the comparison has not, RunError where it is not trained.
     """
-    entries = _entries(out)
+    entries = read_comparison(out)["runs"]
     names = list(dict.fromkeys(str(entry["run"]) for entry in entries))
     if run is None:
         if len(names) > 1:
@@ -117,24 +120,15 @@ def open_run(out: Path, run: str | None = None, seed: int | None = None) -> Trai
     raise RunError(f"{out}: {said} has no trained weights (status {status}); `bench run` trains it")
 
 
-def _entries(out: Path) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads((out / "comparison.json").read_text("utf-8"))["runs"]
-        return [{"run": e["run"], "seed": int(e["seed"]), "folder": e["folder"]} for e in entries]
-    except OSError as error:
-        raise RunError(f"{out} holds no results of a comparison (comparison.json: {error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{out / 'comparison.json'} is damaged ({type(error).__name__}: {error})") from None
-
-
 def _open_one(folder: Path, what: str) -> Trained | None:
     """One run and seed, or None where it is not trained. folder: of the run, which may lie in another comparison's
     results (`bench compare`)."""
-    weights = run_weights(folder)
     try:
-        spec = RunSpec.model_validate_json((folder / "spec.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / 'spec.json'} cannot be read ({type(error).__name__}); run it again") from None
+        weights, spec = run_weights(folder), read_spec(folder)
+        if weights is not None:
+            check_weights(weights)
+    except Damaged as error:
+        raise Damaged(f"{error}; `bench run FILE` repairs it") from None
     given = spec.weights if weights is None and spec.evaluate_only else weights
     if given is None:
         return None

@@ -8,27 +8,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison, Run
 from bench.errors import BenchError, ConfigError, RunError, memory_is_gone
-from bench.files import remove_leftovers, write_json_atomic, write_text_atomic
+from bench.files import remove_leftovers
 from bench.locks import ABANDONED, LOCK, locked
-from bench.text import to_cell
+from bench.store.comparison import write_comparison as store_comparison
+from bench.store.reading import Damaged
+from bench.store.runs_table import write_runs_table
+from bench.store.sealed import read_sealed, write_sealed, write_sealed_text
+from bench.store.status import STATUSES, read_status, write_status
 
-#: What a run can be. `pending` and `running` are not final: a run found so is continued.
-STATUSES = ("pending", "running", "done", "failed", "diverged", "timeout", "interrupted", "skipped")
+if TYPE_CHECKING:
+    from bench.launch.whole import Whole
+
 #: Final ones that are run again only when asked for (`--retry`).
 SETTLED = ("failed", "diverged", "timeout")
 
@@ -42,50 +47,54 @@ class RunFolder:
         self.path = out / "runs" / spec.folder
 
     def write_spec(self) -> None:
-        write_text_atomic(self.path / "spec.json", self.spec.model_dump_json(indent=2) + "\n")
+        write_sealed(self.path / "spec.json", self.spec.model_dump(mode="json"))
 
     @property
     def status(self) -> dict[str, Any]:
-        """The stored status, ``{"status": "pending"}`` where there is none or it cannot be read."""
-        return read_status(self.path)
+        """The stored status, ``{"status": "pending"}`` if there is none or it cannot be read."""
+        try:
+            return read_status(self.path)
+        except Damaged:
+            return {"status": "pending", "reason": None}
 
     def set_status(self, status: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
-        """Store a status. What earlier calls stored besides ``status`` and ``reason`` is kept."""
+        """Store a status. What earlier calls stored is kept, except status, reason and the hashes of files."""
         assert status in STATUSES, status
-        old = self.status
+        old = {name: value for name, value in self.status.items() if name != "files"}
         value = {
             **old, **more, "run": self.spec.run, "seed": self.spec.seed, "method": self.spec.method,
             "run_id": self.spec.run_id, "status": status, "reason": reason,
         }  # fmt: skip
-        write_json_atomic(self.path / "status.json", value)
+        write_status(self.path, value)
         return value
 
 
-def read_status(folder: Path) -> dict[str, Any]:
-    """A run's status.json, or pending."""
+def read_spec(folder: Path) -> RunSpec:
+    """The stored spec of a run; Damaged if it cannot be read."""
+    path = folder / "spec.json"
     try:
-        value = json.loads((folder / "status.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {"status": "pending", "reason": None}
-    if not isinstance(value, dict) or value.get("status") not in STATUSES:
-        return {"status": "pending", "reason": None}
-    return value
+        return RunSpec.model_validate_json(json.dumps(read_sealed(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise Damaged(f"{path} cannot be used ({place}: {first['msg']})") from None
 
 
-def write_comparison(out: Path, comparison: Comparison, specs: Sequence[RunSpec], config_text: str) -> None:
+def write_comparison(out: Path, whole: Whole) -> None:
     """The list of runs that reports read, and the resolved file beside it."""
-    first = specs[0]
+    comparison, first = whole.comparison, whole.specs[0]
     runs = {run.name: run for run in comparison.runs}
-    write_json_atomic(out / "comparison.json", {
+    write_sealed_text(out / "config.yaml", whole.config_text)
+    store_comparison(out, {
         "name": first.comparison, "title": comparison.title, "protocol": first.protocol, "data": first.data.name,
         "protocol_version": first.protocol_version,
         "confidence_level": first.evaluate.confidence_level,
         "reference": comparison.reference, "budgets": list(comparison.budgets),
-        "ablation": describe_ablation(comparison),
+        "ablation": describe_ablation(comparison), "config": "config.yaml",
         "runs": [{"run": s.run, "label": s.label, "method": s.method, "seed": s.seed, "run_id": s.run_id,
-                  "folder": f"runs/{s.folder}", **_compared(runs[s.run])} for s in specs],
+                  "folder": f"runs/{s.folder}", **_compared(runs[s.run]),
+                  **({"asked": True} if s.folder in whole.asked else {})} for s in whole.specs],
     })  # fmt: skip
-    write_text_atomic(out / "config.yaml", config_text)
 
 
 def describe_ablation(comparison: Comparison) -> dict[str, Any]:
@@ -106,22 +115,12 @@ def _compared(run: Run) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value}
 
 
-def write_runs_table(out: Path, specs: Sequence[RunSpec]) -> None:
-    """runs.csv: status, reason and times of every run. Times live here, so that results.csv has none. wall_s adds up
-    over all sessions of a run; the columns of training are sums over its stages (``bench.evaluate.speed``), the
-    memory is that of the stage that needs most."""
-    columns = ["run", "seed", "method", "run_id", "status", "reason", "started_at", "wall_s", "train_s",
-               "train_steps", "train_memory_mib", "ms_per_step", "images_per_s", "host_class", "torch", "python",
-               "folder"]  # fmt: skip
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for spec in specs:
-        status = RunFolder(out, spec).status
-        line = {**status, "run": spec.run, "seed": spec.seed, "method": spec.method,
-                "run_id": spec.run_id, "folder": f"runs/{spec.folder}"}  # fmt: skip
-        writer.writerow({name: to_cell(value) if isinstance(value, str) else value for name, value in line.items()})
-    write_text_atomic(out / "runs.csv", buffer.getvalue())
+def list_runs(out: Path, specs: Sequence[RunSpec]) -> None:
+    """Write runs.csv from what is stored of every run."""
+    write_runs_table(out, [
+        {**RunFolder(out, spec).status, "run": spec.run, "seed": spec.seed, "method": spec.method,
+         "run_id": spec.run_id, "folder": f"runs/{spec.folder}"} for spec in specs
+    ])  # fmt: skip
 
 
 #: How long to wait for a holder that is just going away (seconds).
@@ -156,9 +155,10 @@ def hold(out: Path) -> Iterator[int | None]:
 def _end_abandoned(out: Path) -> None:
     """Whoever holds the folder knows that nothing runs in it: what says so was killed."""
     for path in sorted(out.glob("runs/*/status.json")):
-        status = read_status(path.parent)
-        if status["status"] == "running":
-            write_json_atomic(path, {**status, "status": "interrupted", "reason": ABANDONED})
+        with suppress(Damaged):  # which is said where the run is looked at
+            status = read_status(path.parent)
+            if status["status"] == "running":
+                write_status(path.parent, {**status, "status": "interrupted", "reason": ABANDONED})
 
 
 def host_class(device: str = "cpu") -> str:

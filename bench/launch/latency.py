@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +18,9 @@ from bench.config.schema import Comparison, Recipe
 from bench.cost.timing import energy_of, peak_memory, time_interleaved
 from bench.data import DataBundle, open_data
 from bench.data.fingerprint import take_fingerprint
-from bench.errors import ConfigError, RunError
+from bench.errors import BenchError, ConfigError, RunError
 from bench.evaluate.collect import AMP_TYPES
-from bench.evaluate.latency import write_latency
+from bench.evaluate.latency import read_latency, write_latency
 from bench.evaluate.measured import Measured, read_measured
 from bench.launch.folder import RunFolder, hold, host_class
 from bench.launch.inspect import last_stage
@@ -32,6 +31,9 @@ from bench.launch.stages import load_given_weights, run_weights
 from bench.method import Executed, Method, load_strict
 from bench.report.comparing import reference_macs
 from bench.report.results import read_results
+from bench.store.comparison import read_comparison
+from bench.store.stage import check_weights
+from bench.store.status import read_status, stored_weights
 from bench.train.checkpoint import read_weights
 
 __all__ = ["LatencySettings", "measure_latency"]
@@ -78,16 +80,20 @@ class _Network:
 
 def measure_latency(
     specs: Sequence[RunSpec], comparison: Comparison, out: Path, settings: LatencySettings, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], bool]:
     """Time every plan of every run that is done, rounds interleaved over all of them, and write ``latency.csv``.
 
     Precision is that of the runs' evaluation (``evaluate.amp``). Kernels are not autotuned by shape: adaptive
-    networks make batches of ever new sizes. What is passed over is said. Returns the rows that were measured.
-    Raises RunError where nothing is done or the folder is in use, ConfigError where a batch is larger than
-    the test part, the device is not here, or the results are of other data than is there now.
+    networks make batches of ever new sizes. Skipped runs are reported through ``say``. Returns the rows that were
+    measured, and whether no run was skipped because its files are damaged. Raises RunError if nothing is done or the
+    folder is in use, ConfigError if a batch is larger than the test part, the device is not here, or the results are of
+    other data than is there now.
     """
-    if not (out / "comparison.json").is_file():
+    path = out / "comparison.json"
+    if not path.is_symlink() and not path.exists():
         raise RunError(f"{out} holds no results yet; `bench run` trains the networks that are timed")
+    known = [str(entry["run_id"]) for entry in read_comparison(out)["runs"]]
+    read_latency(out)  # which is added to: known to be whole before anything is timed
     specs = [_as_it_was_run(spec, out) for spec in specs]
     if unchecked := check_same_data(out, specs, take_fingerprint(comparison.data)):
         say(unchecked)
@@ -98,7 +104,7 @@ def measure_latency(
             torch.set_num_threads(settings.threads)
         torch.backends.cudnn.benchmark = False
         try:
-            networks = _load_all(specs, comparison, out, device, settings, say)
+            networks, whole = _load_all(specs, comparison, out, device, settings, say)
             rows = [row for batch in settings.batch_sizes for row in _measure(networks, batch, device, settings, say)]
         finally:
             torch.set_num_threads(before[0])
@@ -106,37 +112,36 @@ def measure_latency(
         # Rows of one run together, batch sizes one after the other.
         order = {(spec.run, spec.seed): place for place, spec in enumerate(specs)}
         rows.sort(key=lambda row: order[row["run"], row["seed"]])
-        write_latency(out, rows, _run_ids(out))
-    return rows
-
-
-def _run_ids(out: Path) -> list[str]:
-    try:
-        return [str(entry["run_id"]) for entry in json.loads((out / "comparison.json").read_text("utf-8"))["runs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{out / 'comparison.json'} is damaged ({type(error).__name__}); run again") from error
+        write_latency(out, rows, known)
+    return rows, whole
 
 
 # ---- what there is ----------------------------------------------------------------------------------
 def _load_all(
     specs: Sequence[RunSpec], comparison: Comparison, out: Path, device: torch.device, settings: LatencySettings,
     say: Callable[[str], None],
-) -> list[_Network]:  # fmt: skip
+) -> tuple[list[_Network], bool]:  # fmt: skip
+    """The networks, and whether none is left out because its files are damaged."""
     budgets = _budgets(comparison, out)
     bundles: dict[str, DataBundle] = {}
-    networks = []
+    networks, whole = [], True
     for spec in specs:
-        reason = _unusable(spec, out)
-        if reason is not None:
-            say(f"{spec.run} seed {spec.seed}: passed over ({reason})")
+        folder = RunFolder(out, spec).path
+        try:
+            reason = _unusable(spec, folder)
+            measured = read_measured(folder) if reason is None else None
+        except BenchError as error:
+            reason, measured, whole = f"{error}; `bench run` repairs it", None, False
+        if measured is None:
+            say(f"{spec.run} seed {spec.seed}: passed over ({reason or 'its records are gone'})")
             continue
         key = spec.data.model_dump_json()
         if key not in bundles:
             bundles[key] = open_data(spec.data, protocol=spec.protocol)
-        networks.append(_load(spec, out, bundles[key], device, budgets, settings, say))
+        networks.append(_load(spec, out, measured, bundles[key], device, budgets, settings, say))
     if not networks:
         raise RunError(f"no run of '{comparison.name}' in {out} is done; `bench run` trains what is to be timed")
-    return networks
+    return networks, whole
 
 
 def _as_it_was_run(spec: RunSpec, out: Path) -> RunSpec:
@@ -147,24 +152,25 @@ def _as_it_was_run(spec: RunSpec, out: Path) -> RunSpec:
     return measured if RunFolder(out, measured).status["status"] == "done" else spec
 
 
-def _unusable(spec: RunSpec, out: Path) -> str | None:
-    """Why a run cannot be timed; None where it can."""
-    folder = RunFolder(out, spec)
-    status = folder.status
+def _unusable(spec: RunSpec, folder: Path) -> str | None:
+    """Why a run cannot be timed; None if it can. Raises Damaged."""
+    status = read_status(folder)
     if status["status"] != "done":
         return str(status["status"])
-    if not spec.evaluate_only and run_weights(folder.path) is None:
+    if spec.evaluate_only:
+        return None
+    weights = stored_weights(folder, status)
+    if weights is None:
         return "its trained weights are gone"
-    return None if read_measured(folder.path) is not None else "its records are gone"
+    check_weights(weights)
+    return None
 
 
 def _load(
-    spec: RunSpec, out: Path, bundle: DataBundle, device: torch.device, budgets: Sequence[float],
+    spec: RunSpec, out: Path, measured: Measured, bundle: DataBundle, device: torch.device, budgets: Sequence[float],
     settings: LatencySettings, say: Callable[[str], None],
 ) -> _Network:  # fmt: skip
     folder = RunFolder(out, spec)
-    measured = read_measured(folder.path)
-    assert measured is not None
     method = make_method(spec, bundle)
     stage = last_stage(spec, method)
     recipe = spec.stages[-1].recipe

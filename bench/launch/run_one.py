@@ -21,12 +21,15 @@ from bench.errors import BenchError, ConfigError, Diverged, RunError
 from bench.evaluate.collect import record_split
 from bench.evaluate.record import DecisionRecord, merge
 from bench.evaluate.rows import make_rows, write_rows
-from bench.files import UNWRITABLE, write_json_atomic, write_text_atomic
+from bench.files import UNWRITABLE, write_bytes_atomic, write_json_atomic, write_text_atomic
 from bench.launch.folder import RunFolder, host_class, one_line
 from bench.launch.stages import Trainer, load_given_weights
 from bench.launch.training_facts import training_facts
 from bench.method import Method, RunStage
 from bench.registry import method_class
+from bench.store.manifest import list_files
+from bench.store.reading import Damaged
+from bench.store.stage import read_metrics
 from bench.train.seeds import derive_seed, seed_everything
 from bench.train.watch import Interrupted, TimeIsUp, Watch
 from bench.train.world import World, join_world, lost_a_process
@@ -116,8 +119,7 @@ def _run(
     bundle = open_data(spec.data, protocol=spec.protocol)
     data = _fingerprint(spec, folder, bundle)
     method = make_method(spec, bundle)
-    if world.is_main:
-        bundle.save_split(folder.out / "splits")
+    split_file = bundle.save_split(folder.out / "splits").name if world.is_main else ""
     recipe = spec.stages[-1].recipe
 
     def record(model: nn.Module, split: str, keep_logits: bool = False) -> DecisionRecord:
@@ -145,7 +147,8 @@ def _run(
     _store(spec, folder, method, stage, bundle, records, cost, device, keys)
     trained = [stage.resolve(of.recipe) for of in spec.stages for stage in method.stages() if stage.name == of.name]
     took = training_facts(method, trained, folder.path / "metrics.jsonl") if keys else {}
-    return {**took, "split_hash": bundle.split_hash, "counts": dict(bundle.counts), "data": data.model_dump()}
+    return {**took, "split_hash": bundle.split_hash, "split_file": split_file, "counts": dict(bundle.counts),
+            "data": data.model_dump(), "files": list_files(folder.path)}  # fmt: skip
 
 
 def _fingerprint(spec: RunSpec, folder: RunFolder, bundle: DataBundle) -> Fingerprint:
@@ -197,11 +200,13 @@ def _store(
     for split, record in records.items():
         record.save(folder.path, split)
     write_json_atomic(folder.path / "cost.json", cost.to_dict())
-    lines = []
+    curves = []
     for key in keys:
-        path = folder.out / "stages" / key / "metrics.jsonl"
-        lines.append(path.read_text("utf-8") if path.is_file() else "")
-    write_text_atomic(folder.path / "metrics.jsonl", "".join(lines))
+        try:
+            curves.append(read_metrics(folder.out / "stages" / key))
+        except Damaged as error:
+            print(f"{error}; {spec.run} seed {spec.seed} has no training curve of this stage", file=sys.stderr)
+    write_bytes_atomic(folder.path / "metrics.jsonl", b"".join(curves))
     meta = row_meta(spec)
     if bundle.num_classes != (bundle.info.num_classes or bundle.num_classes):
         meta["dataset"] = f"{spec.data.name} ({bundle.num_classes} classes)"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.config.resolve import RunSpec
 from bench.data.fingerprint import Fingerprint, read_fingerprint
 from bench.errors import ConfigError
-from bench.launch.folder import RunFolder, read_status
+from bench.launch.folder import RunFolder
+from bench.store.comparison import read_comparison
+from bench.store.reading import Damaged
+from bench.store.status import read_status
 
 #: Runs that have neither numbers nor a training to go on with: whatever data they began with, nothing depends on it.
 _WITHOUT_RESULTS = ("pending", "failed", "skipped")
@@ -23,7 +25,10 @@ def check_same_data(out: Path, specs: Sequence[RunSpec], data: Fingerprint) -> s
     """
     unknown, differing, words = 0, [], ""
     for folder in _run_folders(out, specs):
-        status = read_status(folder)
+        try:
+            status = read_status(folder)
+        except Damaged:
+            continue  # it is measured again, on the data of now
         if status["status"] in _WITHOUT_RESULTS:
             continue
         before = read_fingerprint(status.get("data"))
@@ -46,8 +51,7 @@ def check_same_data(out: Path, specs: Sequence[RunSpec], data: Fingerprint) -> s
 
 def _run_folders(out: Path, specs: Iterable[RunSpec]) -> list[Path]:
     try:
-        runs = json.loads((out / "comparison.json").read_text("utf-8"))["runs"]
-        found = [out / str(run["folder"]) for run in runs]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = [out / str(run["folder"]) for run in read_comparison(out)["runs"]]
+    except Damaged:
         found = []
     return list(dict.fromkeys([*found, *(RunFolder(out, spec).path for spec in specs)]))

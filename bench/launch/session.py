@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.config.resolve import RunSpec
-from bench.config.schema import Comparison
 from bench.data.fingerprint import Fingerprint, take_fingerprint
 from bench.errors import BenchError, ConfigError, RunError
 from bench.evaluate.latency import read_latency, write_latency
@@ -24,13 +24,17 @@ from bench.launch.folder import (
     SETTLED,
     RunFolder,
     hold,
+    list_runs,
     one_line,
     write_comparison,
-    write_runs_table,
 )
 from bench.launch.same_data import check_same_data
+from bench.launch.whole import Whole
 from bench.launch.worker import start_worker
 from bench.train.watch import Interrupted, Watch
+
+if TYPE_CHECKING:
+    from bench.report.results import Results
 
 #: A run's process that was asked to stop is waited for this long (seconds), then killed.
 _GRACE = 10.0
@@ -38,20 +42,24 @@ _GRACE = 10.0
 
 @dataclass
 class Outcome:
-    """What became of a comparison: final status by run folder name, and the signal that ended it early."""
+    """What became of a comparison: final status by run folder name, and the signal that ended it early. results: what
+    the report shows, None if none was drawn."""
 
     out: Path
     statuses: dict[str, str] = field(default_factory=dict)
     stopped_by: int | None = None
     report_error: str | None = None
+    results: Results | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 only if every run succeeded (or is left out by the file); 128 + signal where one ended it."""
+        """0 only if every run succeeded (or is left out by the file) and the report shows no failed run; 128 + signal
+        if one ended it."""
         if self.stopped_by is not None:
             return 128 + self.stopped_by
         good = all(status in ("done", "skipped") for status in self.statuses.values())
-        return 0 if good and self.report_error is None else 1
+        shown = self.results is None or self.results.whole
+        return 0 if good and shown and self.report_error is None else 1
 
 
 @dataclass(frozen=True)
@@ -72,17 +80,18 @@ class Session:
     ray: str | None = None
     verify: bool = False
     _lock: list[int] = field(default_factory=list, repr=False)
+    _intact: set[str] = field(default_factory=set, repr=False)
 
-    def run(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str = "") -> Outcome:
-        """Do what is missing, then draw. Raises BenchError where nothing could be started."""
+    def run(self, specs: Sequence[RunSpec], whole: Whole) -> Outcome:
+        """Do what is missing of ``specs``, then draw ``whole``. Raises BenchError where nothing could be started."""
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             if self.ray is not None:
                 raise ConfigError("--ray and torchrun exclude each other: one spreads runs, the other splits each run")
-            return self._run_together(specs, comparison, config_text)
-        data = take_fingerprint(comparison.data, verify=self.verify)
+            return self._run_together(specs, whole)
+        data = take_fingerprint(whole.comparison.data, verify=self.verify)
         with hold(self.out) as lock:
             self._lock[:] = [lock] if lock is not None else []  # held on by a run's process, should we die
-            self._begin(specs, comparison, config_text, data)
+            self._begin(specs, whole, data)
             outcome = Outcome(self.out)
             if self.ray is not None:
                 self._on_cluster(self.ray, specs, outcome)
@@ -90,11 +99,11 @@ class Session:
                 self._one_by_one(specs, outcome)
             for spec in specs:
                 outcome.statuses.setdefault(spec.folder, RunFolder(self.out, spec).status["status"])
-            self._finish(specs, outcome)
+            self._finish(whole, outcome)
         return outcome
 
     def _begin(
-        self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str, data: Fingerprint
+        self, specs: Sequence[RunSpec], whole: Whole, data: Fingerprint
     ) -> None:
         """Make the folder ready. Raises ConfigError, before anything is written, if its results are of other data."""
         unchecked = None if self.fresh else check_same_data(self.out, specs, data)
@@ -102,26 +111,27 @@ class Session:
             print(unchecked, file=sys.stderr)
         if self.fresh:
             _forget_times(self.out, {spec.run_id for spec in specs})
-        write_comparison(self.out, comparison, specs, config_text)
+        write_comparison(self.out, whole)
         for spec in specs:
             folder = RunFolder(self.out, spec)
             folder.write_spec()
             if self.fresh:
                 _forget(folder)
-            if self._settled(folder) is None:
+            if self._settled(folder) is None and (self.train or _is_trained(folder)):
                 now = folder.status
-                folder.set_status(now["status"], now.get("reason"), data=data.model_dump())
+                status = "pending" if now["status"] == "done" else now["status"]  # damaged: no longer done
+                folder.set_status(status, now.get("reason"), data=data.model_dump())
 
-    def _finish(self, specs: Sequence[RunSpec], outcome: Outcome) -> None:
+    def _finish(self, whole: Whole, outcome: Outcome) -> None:
         """Tables and plots of what there is. A figure that cannot be drawn does not undo the runs."""
-        write_runs_table(self.out, specs)
+        list_runs(self.out, whole.specs)
         if not self.report:
             return
         from bench.report import draw
 
         if outcome.stopped_by is None or any(s == "done" for s in outcome.statuses.values()):
             try:
-                draw(self.out)
+                outcome.results = draw(self.out).read
             except BenchError as error:
                 outcome.report_error = one_line(error)
 
@@ -183,8 +193,15 @@ class Session:
         """The status of a run that needs nothing done, else None."""
         if folder.spec.skip is not None:
             return str(folder.set_status("skipped", folder.spec.skip)["status"])
+        from bench.launch.intact import what_to_repair
+
+        repair = None if folder.spec.folder in self._intact else what_to_repair(folder)
+        if repair is not None:
+            print(f"{folder.spec.run} seed {folder.spec.seed}: {repair}", file=sys.stderr, flush=True)
+            return None
+        self._intact.add(folder.spec.folder)
         status = str(folder.status["status"])
-        if status == "done" and (folder.path / "rows.csv").is_file():
+        if status == "done":
             return status
         return status if status in SETTLED and status not in self.retry and "all" not in self.retry else None
 
@@ -249,7 +266,7 @@ class Session:
             return "interrupted"
 
     # ---- under torchrun ---------------------------------------------------------------------------
-    def _run_together(self, specs: Sequence[RunSpec], comparison: Comparison, config_text: str) -> Outcome:
+    def _run_together(self, specs: Sequence[RunSpec], whole: Whole) -> Outcome:
         from contextlib import nullcontext
 
         from bench.launch.run_one import execute_run, pick_device
@@ -262,8 +279,8 @@ class Session:
                 problem: BenchError | None = None
                 if world.is_main:
                     try:
-                        data = take_fingerprint(comparison.data, verify=self.verify)
-                        self._begin(specs, comparison, config_text, data)
+                        data = take_fingerprint(whole.comparison.data, verify=self.verify)
+                        self._begin(specs, whole, data)
                     except BenchError as error:
                         problem = error
                 code = world.share(problem.exit_code if problem is not None else 0)
@@ -281,7 +298,7 @@ class Session:
                             status = str(execute_run(spec, self.out, watch=watch, quiet=self.quiet)["status"])
                     outcome.statuses[spec.folder] = status
                 if world.is_main:
-                    self._finish(specs, outcome)
+                    self._finish(whole, outcome)
                 world.barrier()
         except Interrupted as stop:
             outcome.stopped_by = stop.signum
@@ -298,9 +315,9 @@ def _already(status: str) -> str:
 
 def _is_trained(folder: RunFolder) -> bool:
     """Whether measuring a run needs no training: it names weights, or its last stage is finished."""
-    from bench.launch.stages import run_weights
+    from bench.launch.intact import has_weights
 
-    return folder.spec.evaluate_only or run_weights(folder.path) is not None
+    return folder.spec.evaluate_only or has_weights(folder)
 
 
 def _forget(folder: RunFolder) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from torch import nn
 from bench.config.resolve import RunSpec, StageSpec, digest, recipe_identity
 from bench.data.fingerprint import Fingerprint
 from bench.errors import ConfigError, WeightsError
-from bench.files import write_json_atomic
 from bench.launch.claim import claim
-from bench.launch.folder import read_status
 from bench.method import Method, RunStage, Stage, load_strict, strip_prefix
+from bench.store.reading import Damaged
+from bench.store.stage import check_weights, clear_stage, metrics_hash, trained_weights, write_stage
+from bench.store.status import read_status, stored_weights
 from bench.train.checkpoint import read_weights, remove_checkpoints, save_weights
 from bench.train.loop import StageJob, train_stage
 from bench.train.seeds import derive_seed, seed_everything
@@ -67,7 +68,7 @@ class Trainer:
     def _stage(self, spec: StageSpec, stages: dict[str, Stage], keys: dict[str, str]) -> nn.Module:
         stage = stages[spec.name].resolve(spec.recipe)
         folder = self.out / "stages" / keys[spec.name]
-        weights = trained_weights(folder)
+        weights = self._trained(folder)
         if weights is not None:
             return self._load(stage, weights)
         if spec.start_from is not None:
@@ -75,8 +76,22 @@ class Trainer:
             self._stage(self._before(spec), stages, keys)
         with claim(folder, self.watch) if self.world.is_main else nullcontext():
             self.world.barrier()
-            weights = trained_weights(folder)  # by whoever had the claim before us
+            weights = self._trained(folder, repair=self.world.is_main)  # by whoever had the claim before us
             return self._train(spec, stage, stages, keys) if weights is None else self._load(stage, weights)
+
+    def _trained(self, folder: Path, repair: bool = False) -> Path | None:
+        """Weights of a finished stage that are whole. repair: remove a damaged stage, and say that it is trained
+        again."""
+        try:
+            weights = trained_weights(folder)
+            if weights is not None:
+                check_weights(weights)
+            return weights
+        except Damaged as error:
+            if repair:
+                print(f"{error}; the stage is trained again", file=sys.stderr, flush=True)
+                clear_stage(folder)
+            return None
 
     def _before(self, spec: StageSpec) -> StageSpec:
         return next(s for s in self.spec.stages if s.name == spec.start_from)
@@ -109,9 +124,10 @@ class Trainer:
                      "image_size": self.method.data.image_size, "seed": self.spec.seed, "key": keys[spec.name],
                      "mean": list(self.method.data.mean), "std": list(self.method.data.std)}  # fmt: skip
             path = save_weights(folder, model.state_dict(), about)
-            write_json_atomic(folder / "stage.json", {
+            write_stage(folder, {
                 "status": "done", "key": keys[spec.name], "stage": spec.name, "method": self.spec.method,
                 "weights": path.name, "recipe": recipe_identity(spec.recipe), "data": self.data.model_dump(),
+                "metrics_sha256": metrics_hash(folder),
             })  # fmt: skip
             remove_checkpoints(folder)
         self.world.barrier()
@@ -145,20 +161,9 @@ def stage_key(
     return digest(value)[:20]
 
 
-def trained_weights(folder: Path) -> Path | None:
-    """The weights of a finished stage, or None."""
-    try:
-        stage = json.loads((folder / "stage.json").read_text("utf-8"))
-        path = folder / str(stage["weights"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return path if stage.get("status") == "done" and path.is_file() else None
-
-
 def run_weights(folder: Path) -> Path | None:
-    """The weights of a run's last stage, by the run's folder, or None where it is not trained."""
-    keys = read_status(folder).get("stages") or []
-    return trained_weights(folder.parents[1] / "stages" / str(keys[-1])) if keys else None
+    """The weights of a run's last stage, by the run's folder; None if it is not trained. Raises Damaged."""
+    return stored_weights(folder, read_status(folder))
 
 
 def load_given_weights(spec: RunSpec, method: Method, model: nn.Module) -> None:

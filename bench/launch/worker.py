@@ -37,10 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(path: Path, quiet: bool) -> int:
-    from bench.config.resolve import RunSpec  # nothing that takes time is imported before the above is in place
-    from bench.launch.folder import RunFolder, one_line
+    # Nothing that takes time is imported before the above is in place.
+    from bench.launch.folder import RunFolder, one_line, read_spec
 
-    spec = RunSpec.model_validate_json((path / "spec.json").read_text("utf-8"))
+    spec = read_spec(path)
     folder = RunFolder(path.parent.parent, spec)
     try:
         from bench.launch.run_one import execute_run

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from bench.config.resolve import RunSpec, digest
 from bench.data.fingerprint import Fingerprint, read_fingerprint
 from bench.errors import ConfigError
+from bench.store.reading import Damaged
+from bench.store.sealed import read_sealed
 
 #: What must be the same in all folders, and why rows that differ in it are never drawn together.
 SAME = {
@@ -108,7 +110,6 @@ def _identity(spec: Mapping[str, Any]) -> str:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_sealed(path)
+    except Damaged:
         return {}
-    return value if isinstance(value, dict) else {}

@@ -16,7 +16,6 @@ from bench.evaluate.comparing.budgets import Chosen, Latencies, Limit, Prices, m
 from bench.evaluate.comparing.choosing import macs_of_points
 from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender
 from bench.evaluate.comparing.verdicts import AUC, Standing
-from bench.evaluate.latency import read_latency
 from bench.evaluate.measured import Measured
 from bench.report.results import Results, RunResult
 
@@ -214,7 +213,7 @@ def _latencies(results: Results, notes: list[str]) -> Latencies:
     ways (device, machine, threads), those of the first count."""
     current = {run.run_id for run in results.runs if run.done}
     rows = [
-        row for row in read_latency(results.out)
+        row for row in results.times
         if row["batch"] == 1 and row["run_id"] in current and row["ms_per_image"] is not None
     ]  # fmt: skip
     ways = list(dict.fromkeys((row["device"], row["host_class"], row["threads"]) for row in rows))

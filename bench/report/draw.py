@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.evaluate import latency
 from bench.evaluate.columns import write_rows, write_table
 from bench.report.fonts import font_note, legible
 from bench.report.results import Results, read_results
 from bench.report.tables import COLUMNS, legacy_columns, summarise
+from bench.store.runs_table import write_runs_table
 
 #: Figures between the front and the diagnostics, by stem.
 _CAPTIONS = {
@@ -21,8 +24,10 @@ _CAPTIONS = {
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What was written. page: report.html. tables: further CSV files. plots: every figure in every format."""
+    """What was written. page: report.html. tables: further CSV files. plots: every figure in every format. read: what
+    it was drawn from."""
 
+    read: Results
     results: Path
     summary: Path
     page: Path
@@ -44,13 +49,25 @@ def draw(out: Path) -> ReportFiles:
     out = Path(out)
     results = read_results(out)
     lines = summarise(results)
-    files = ReportFiles(out / "results.csv", out / "summary.csv", out / NAME)
+    files = ReportFiles(results, out / "results.csv", out / "summary.csv", out / NAME)
     write_rows(files.results, results.rows)
     write_table(files.summary, [*COLUMNS, *legacy_columns(lines)], lines)
+    files.tables.append(write_runs_table(out, _run_lines(results)))
+    if results.times:
+        write_table(out / latency.NAME, latency.COLUMNS, results.times)
     page = _draw_parts(results, lines, files)
     _remove_stale(out / "plots", files.plots)
     draw_page(results, lines, files.plots, page)
     return files
+
+
+def _run_lines(results: Results) -> list[dict[str, Any]]:
+    """Lines of runs.csv."""
+    return [
+        {**run.facts, "run": run.run, "seed": run.seed, "method": run.method, "run_id": run.run_id,
+         "status": run.status, "reason": run.reason, "folder": os.path.relpath(run.folder, results.out)}
+        for run in results.runs
+    ]  # fmt: skip
 
 
 def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: ReportFiles):  # type: ignore[no-untyped-def]

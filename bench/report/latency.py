@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.evaluate.latency import read_latency
 from bench.report.fonts import text_of
 from bench.report.labels import Label, place_labels
 from bench.report.results import Results
@@ -59,7 +58,7 @@ def over_seeds(results: Results) -> list[dict[str, Any]]:
     current = {(run.run, run.seed): run for run in results.runs if run.done}
     adaptive = {(run.run, row["policy"]) for run in results.runs for row in run.rows if row["adaptive"] == "yes"}
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in read_latency(results.out):
+    for row in results.times:
         run = current.get((row["run"], row["seed"]))
         if run is not None and run.run_id == row["run_id"]:
             key = (*(row[name] for name in (*_SETUP, "batch", "run", "policy", "point")), row["setting"])

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.config.comparing import parse_budget
-from bench.errors import ConfigError
+from bench.errors import ConfigError, RunError
 from bench.evaluate import latency
-from bench.evaluate.columns import write_table
-from bench.files import write_json_atomic
+from bench.evaluate.measured import find_damage
 from bench.registry import did_you_mean
 from bench.report.comparable import SAME, StoredRun, are_one_run, check_comparable, read_stored
+from bench.store.comparison import read_comparison, write_comparison
+from bench.store.reading import Damaged
+from bench.store.status import read_status
 
 #: What a file says of a run; of a run that several folders have, the first one's words count.
 _SAID = ("label", "group", "factors", "base", "published")
@@ -77,7 +78,7 @@ def merge_results(
     reference = _reference(reference, [(read[k], names[k]) for k in order], known)
     if reference is None and any(parse_budget(entry).unit == "relative" for entry in chosen):
         raise ConfigError("a budget that is a share needs --reference RUN")
-    write_json_atomic(out / "comparison.json", {
+    write_comparison(out, {
         **{key: read[0].get(key) for key in SAME}, "name": "-and-".join(names), "reference": reference,
         "title": title or " and ".join(str(one.get("title") or name) for one, name in zip(read, names)),
         "budgets": chosen, "runs": list(runs.values()),
@@ -129,10 +130,19 @@ def _has(one: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
 
 
 def _is_done(folder: Path) -> bool:
+    """Whether the run is done and its files are whole."""
     try:
-        return bool(json.loads((folder / "status.json").read_text("utf-8"))["status"] == "done")
-    except (OSError, ValueError, KeyError, TypeError):
+        status = read_status(folder)
+    except Damaged:
         return False
+    return status["status"] == "done" and find_damage(folder, status) is None
+
+
+def _times(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return latency.read_latency(folder)
+    except RunError:
+        return []  # said where the merged results are read
 
 
 def _merge_latency(
@@ -143,29 +153,21 @@ def _merge_latency(
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for folder, names in zip(folders, taken):
         mine: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for row in latency.read_latency(folder):
+        for row in _times(folder):
             run = names.get((row["run_id"], row["seed"]))
             if run is not None:
                 row |= {"run": run["run"], "label": run["label"]}
                 mine.setdefault(tuple(row[name] for name in latency.SAME), []).append(row)
         found |= {key: rows for key, rows in mine.items() if key not in found}
     rows = [row for same in found.values() for row in same]
-    if rows:
-        write_table(out / latency.NAME, latency.COLUMNS, rows)
-    else:
-        (out / latency.NAME).unlink(missing_ok=True)
+    latency.store_latency(out, rows)
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "comparison.json"
     try:
-        value = json.loads(path.read_text("utf-8"))
-        _ = [(run["run"], run["seed"], run["run_id"], run["folder"], run["label"]) for run in value["runs"]]
-    except OSError:
-        raise ConfigError("holds no results of a comparison (no comparison.json)", where=str(folder)) from None
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError("is damaged; run the comparison again", where=str(path)) from None
-    return dict(value)
+        return read_comparison(folder)
+    except Damaged as error:
+        raise ConfigError(str(error)) from None
 
 
 def _names(folders: Sequence[Path], read: Sequence[Mapping[str, Any]]) -> list[str]:

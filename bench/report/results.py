@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.data.fingerprint import read_fingerprint
-from bench.errors import RunError
+from bench.data.splits import check_split
+from bench.errors import BenchError, RunError
 from bench.evaluate.columns import read_rows
+from bench.evaluate.latency import read_latency
 from bench.evaluate.measured import Measured, read_measured
 from bench.evaluate.rows import failed_row
-from bench.files import read_json_lines
+from bench.files import parse_json_lines
 from bench.locks import ABANDONED, LOCK, is_held
+from bench.store.comparison import read_comparison
+from bench.store.manifest import RunFiles
+from bench.store.sealed import check_sealed_text, read_sealed
+from bench.store.status import read_status, run_files
 from bench.text import visible, visible_values
 
 
@@ -60,7 +66,8 @@ class RunResult:
 @dataclass(frozen=True)
 class Results:
     """A whole comparison. budgets: as the file has them (``bench.config.comparing.parse_budget``). ablation:
-    ``{"sections": [{"design", "axes": {axis: levels}, "base": {axis: level}}]}``, empty where nothing is varied."""
+    ``{"sections": [{"design", "axes": {axis: levels}, "base": {axis: level}}]}``, empty where nothing is varied.
+    times: rows of the table of measured times. problems: files besides the runs' that are damaged, a line for each."""
 
     out: Path
     name: str
@@ -73,6 +80,8 @@ class Results:
     reference: str | None = None
     budgets: tuple[float | str, ...] = ()
     ablation: dict[str, Any] = field(default_factory=dict)
+    times: list[dict[str, Any]] = field(default_factory=list)
+    problems: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -82,6 +91,22 @@ class Results:
     @property
     def heading(self) -> str:
         return self.title or self.name
+
+    @property
+    def whole(self) -> bool:
+        """Whether no run is shown as failed and no other file is damaged."""
+        return not self.problems and all(run.status != "failed" for run in self.runs)
+
+    def notes(self) -> list[str]:
+        """What was left out, a line for each."""
+        unknown: dict[str, dict[str, None]] = {}
+        for run in self.runs:
+            for policy in run.measured.unknown_policies() if run.measured is not None else ():
+                unknown.setdefault(policy, {})[run.label] = None
+        return [
+            f"Policy '{policy}' is not known to this version; its rows are left out ({', '.join(labels)})."
+            for policy, labels in unknown.items()
+        ]
 
     def failures(self) -> list[dict[str, str]]:
         """Runs without numbers, those that ended alike together: label, seeds ("seeds 0, 1"), status, reason."""
@@ -104,17 +129,12 @@ class Results:
 
 
 def read_results(out: Path) -> Results:
-    """Read the folder of a comparison. RunError where it is none; a damaged run is a failed run."""
-    path = out / "comparison.json"
-    try:
-        comparison = visible_values(json.loads(path.read_text("utf-8")))
-        entries = comparison["runs"]
-        busy = is_held(out / LOCK)
-        runs = [_read_run(out, comparison, entry, busy) for entry in entries]
-    except OSError as error:
-        raise RunError(f"{out} holds no results of a comparison (comparison.json: {error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}); run the comparison again") from error
+    """Read the folder of a comparison, each file checked against its hash. RunError if it holds none; a damaged run is
+    a failed run, and what is damaged besides runs is in ``problems``."""
+    comparison = visible_values(read_comparison(out))
+    busy = is_held(out / LOCK)
+    runs = [_read_run(out, comparison, entry, busy) for entry in comparison["runs"]]
+    times, problems = _read_times(out)
     return Results(
         out,
         str(comparison.get("name") or out.name),
@@ -127,52 +147,103 @@ def read_results(out: Path) -> Results:
         comparison.get("reference"),
         tuple(comparison.get("budgets") or ()),
         dict(comparison.get("ablation") or {}),
+        times,
+        (*problems, *_check_others(out, comparison, runs)),
     )
+
+
+def _read_times(out: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    try:
+        return read_latency(out), []
+    except RunError as error:
+        return [], [str(error)]
+
+
+def _check_others(out: Path, comparison: dict[str, Any], runs: list[RunResult]) -> list[str]:
+    """What is damaged of the files that no table is made from."""
+    elsewhere = dict.fromkeys(run.folder.parents[1] for run in runs if out.resolve() not in run.folder.resolve().parents)
+    problems = [problem for folder in elsewhere for problem in _read_times(folder)[1]]
+    checks: dict[Path, Callable[[Path], None]] = {}
+    if comparison.get("config"):
+        checks[out / str(comparison["config"])] = check_sealed_text
+    for run in runs:
+        if run.facts.get("files") and run.facts.get("split_file"):
+            checks[run.folder.parents[1] / "splits" / str(run.facts["split_file"])] = check_split
+    for path, check in checks.items():
+        try:
+            check(path)
+        except BenchError as error:
+            problems.append(f"{error}; `bench run FILE` writes it anew")
+    return problems
+
+
+#: What a damaged file may provoke that has no hash to be checked against.
+_PROVOKED = (BenchError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError,
+             RecursionError)  # fmt: skip
+_REPAIR = "`bench run FILE` measures it again"
 
 
 def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any], busy: bool) -> RunResult:
     folder = out / str(entry["folder"])
-    facts, spec = _read_json(folder / "status.json"), _read_json(folder / "spec.json")
-    status, reason = str(facts.get("status") or "pending"), str(facts.get("reason") or "")
-    if status == "running" and not busy:
-        status, reason = "interrupted", ABANDONED
+    name, label = str(entry["run"]), str(entry.get("label") or entry["run"])
+    rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
+    measured = None
+    try:
+        facts = visible_values(read_status(folder))
+        status, reason = str(facts["status"]), str(facts.get("reason") or "")
+        if status == "running" and not busy:
+            status, reason = "interrupted", ABANDONED
+        files = run_files(folder, facts)
+        spec = _read_spec(folder, files.listed is not None)
+        if status == "done":
+            measured = read_measured(folder, files)
+            rows = measured.rows() if measured is not None else read_rows(folder / "rows.csv")
+            # Names may have changed since (in a file, or where folders are compared); they were not measured.
+            rows = [{**row, "run": name, "label": label} for row in rows]
+            if not rows:
+                raise RunError(f"{folder / 'rows.csv'} is empty")
+        curves = _read_curves(folder, files)
+        files.check()
+    except _PROVOKED as error:
+        measured, rows = None, []
+        words = " ".join(str(error).split())
+        words = words if isinstance(error, BenchError) else f"{folder} cannot be read ({type(error).__name__}: {words})"
+        status, reason = "failed", visible(f"{words}; {_REPAIR}")
     known: dict[str, Any] = {
-        "protocol_version": comparison.get("protocol_version"), "comparison": comparison.get("name"),
-        "run": str(entry["run"]), "run_id": str(entry.get("run_id") or ""),
-        "label": str(entry.get("label") or entry["run"]), "dataset": comparison.get("data") or "",
+        "protocol_version": comparison.get("protocol_version"), "comparison": comparison.get("name"), "run": name,
+        "run_id": str(entry.get("run_id") or ""), "label": label, "dataset": comparison.get("data") or "",
         "protocol": comparison.get("protocol") or "", "seed": int(entry["seed"]), "method": str(entry["method"]),
         "torch": str(facts.get("torch") or ""), "python": str(facts.get("python") or ""),
         "host_class": str(facts.get("host_class") or ""),
     }  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    measured = None
-    if status == "done":
-        try:
-            measured = read_measured(folder)
-            rows = measured.rows() if measured is not None else read_rows(folder / "rows.csv")
-            # Names may have changed since (in a file, or where folders are compared); they were not measured.
-            rows = [{**row, "run": known["run"], "label": known["label"]} for row in rows]
-            if not rows:
-                raise RunError(f"{folder / 'rows.csv'} is empty; delete it and run again")
-        except RunError as error:
-            status, reason = "failed", visible(str(error))
     if not rows:
         rows = [failed_row(known, status, reason)]
     return RunResult(
-        known["run"], known["label"], known["method"], known["seed"], known["run_id"], folder, status, reason,
-        rows, _read_curves(folder), facts, spec, entry.get("group"), dict(entry.get("factors") or {}),
+        name, label, known["method"], known["seed"], known["run_id"], folder, status, reason,
+        rows, curves, facts, spec, entry.get("group"), dict(entry.get("factors") or {}),
         list(entry.get("published") or []), measured, entry.get("base"),
     )  # fmt: skip
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+def _read_spec(folder: Path, needed: bool) -> dict[str, Any]:
+    """The stored spec, of which reports show everything and use the recipes; empty if an old run has none."""
+    path = folder / "spec.json"
+    if not needed and not path.is_symlink() and not path.exists():
         return {}
-    return visible_values(value) if isinstance(value, dict) else {}
+    spec: dict[str, Any] = visible_values(read_sealed(path))
+    stages = spec.get("stages") or []
+    if not isinstance(stages, list) or not all(
+        isinstance(stage, dict) and isinstance(stage.get("recipe") or {}, dict) for stage in stages
+    ):
+        raise RunError(f"{path} is damaged (its stages cannot be read)")
+    return spec
 
 
-def _read_curves(folder: Path) -> list[dict[str, Any]]:
+def _read_curves(folder: Path, files: RunFiles) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl."""
-    return [line for line in read_json_lines(folder / "metrics.jsonl") if isinstance(line.get("epoch"), (int, float))]
+    name = "metrics.jsonl"
+    lines = parse_json_lines(files.read(name)) if files.has(name) else []
+    return [line for line in lines if isinstance(line.get("epoch"), (int, float))]

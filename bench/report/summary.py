@@ -39,13 +39,13 @@ _TRAINING: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 _COLOURS = {"done": "green", "skipped": "yellow", "pending": "yellow", "running": "yellow"}
 
 
-def print_summary(out: Path, console: Console | None = None) -> None:
+def print_summary(out: Path, console: Console | None = None, results: Results | None = None) -> None:
     """Print one line per run (its default operating point, mean over seeds), what went wrong, where files are.
 
     Where the terminal is wide enough and they are known: elementwise operations, and what a training step took.
-    Plain text without colours where the output is no terminal.
+    Plain text without colours where the output is no terminal. results: of ``out``, where they were read already.
     """
-    results = read_results(Path(out))
+    results = results if results is not None else read_results(Path(out))
     console = console or terminal(width=_UNKNOWN)
     lines = summarise(results)
     took = {line["run"]: {name: line[name] for name in FACTS} for line in training_lines(results, lines)}
@@ -158,6 +158,7 @@ def _notes(results: Results, lines: Sequence[dict[str, Any]], parts: frozenset[s
         notes = ["Intervals are in summary.csv."]
     if any(line.get("policy") for line in lines) and len(results.rows) > len(results.runs):
         notes.append("Default operating points; all of them are in summary.csv.")
+    notes += results.notes()
     for run in results.failures():
         reason = f" - {run['reason']}" if run["reason"] else ""
         notes.append(f"{run['label']}, {run['seeds']}: {run['status']}{reason}")

@@ -19,6 +19,8 @@ from bench.cli import main
 from bench.launch.export import open_run, open_weights
 from bench.method import DataSpec
 from bench.registry import method_class
+from bench.store.comparison import read_comparison
+from bench.store.status import read_status, write_status
 
 CONFIG = """\
 name: tiny
@@ -104,7 +106,7 @@ def test_comparison_file_seed_and_default_point(trained: Path, tmp_path: Path) -
 
 def test_a_run_of_compared_folders_is_found_where_it_lies(trained: Path, tmp_path: Path) -> None:
     """`bench compare` leaves runs and weights in the folders that it compares."""
-    said = json.loads((trained / "out" / "comparison.json").read_text())
+    said = read_comparison(trained / "out")
     runs = [{**run, "folder": os.path.relpath(trained / "out" / run["folder"], tmp_path)} for run in said["runs"]]
     (tmp_path / "comparison.json").write_text(json.dumps({**said, "runs": runs}))
     assert main(["export", str(tmp_path), "--run", "plain", "--to", str(tmp_path / "a.pt")]) == 0
@@ -173,8 +175,8 @@ def test_what_is_not_trained_yet_says_so(trained: Path, tmp_path: Path, capsys: 
 
     out = tmp_path / "out"
     shutil.copytree(trained / "out", out)
-    status = next((out / "runs").glob("plain-seed4-*")) / "status.json"
-    status.write_text(status.read_text().replace('"done"', '"interrupted"').replace('"stages"', '"no"'))
+    folder = next((out / "runs").glob("plain-seed4-*"))
+    write_status(folder, {**read_status(folder), "status": "interrupted", "stages": None})
     assert main(["export", str(out), "--run", "plain", "--seed", "4", "--to", str(tmp_path / "x.pt")]) == 1
     assert "no trained weights (status interrupted); `bench run` trains it" in capsys.readouterr().err
     assert main(["export", str(out), "--run", "plain", "--to", str(tmp_path / "x.pt")]) == 0  # seed 3 is there

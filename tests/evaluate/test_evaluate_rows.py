@@ -150,7 +150,7 @@ def test_damaged_csv_is_one_line(tmp_path: Path) -> None:
             read_rows(tmp_path / "b.csv")
         assert "b.csv" in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(RunError, match="No such file"):
+    with pytest.raises(RunError, match="is missing"):
         read_rows(tmp_path / "c.csv")
 
 

@@ -152,7 +152,7 @@ def test_milliseconds_come_from_the_table_of_times(tmp_path: Path) -> None:
         {**base, "point": "exit5", "ms_per_image": 0.2, "device": "cuda"},
     ]
     write_latency(out, rows, [early.run_id])
-    found = compare(results)
+    found = compare(read_results(out))
     mine = [row for row in found.budgets if row["contender"] == "early5"]
     assert [(row["point"], row["ms"]) for row in mine] == [("exit1", 0.8), ("exit3", 2.5)]
     assert found.notes[-1] != found.notes[0]

@@ -258,7 +258,7 @@ def test_figures_of_an_earlier_state_do_not_stay(tmp_path: Path) -> None:
         ("rows.csv", None, "done"),
         ("test-signals.npz", "nonsense", "failed"),
         ("cost.json", "{}", "failed"),
-        ("status.json", "{", "pending"),
+        ("status.json", "{", "failed"),
         ("metrics.jsonl", '{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "lo', "done"),
     ],
 )

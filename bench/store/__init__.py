@@ -1,0 +1,1 @@
+"""What a results folder holds on disk: reading without trust, seals inside JSON files, hashes of a run's files."""
