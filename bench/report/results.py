@@ -161,8 +161,8 @@ def _read_times(out: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _check_others(out: Path, comparison: dict[str, Any], runs: list[RunResult]) -> list[str]:
     """What is damaged of the files that no table is made from."""
-    elsewhere = dict.fromkeys(run.folder.parents[1] for run in runs if out.resolve() not in run.folder.resolve().parents)
-    problems = [problem for folder in elsewhere for problem in _read_times(folder)[1]]
+    merged = dict.fromkeys(run.folder.parents[1] for run in runs if not comparison.get("config"))
+    problems = [problem for folder in merged if folder != out for problem in _read_times(folder)[1]]
     checks: dict[Path, Callable[[Path], None]] = {}
     if comparison.get("config"):
         checks[out / str(comparison["config"])] = check_sealed_text
