@@ -25,10 +25,11 @@ from bench.config.schema import Comparison, Run
 from bench.errors import BenchError, ConfigError, RunError, memory_is_gone
 from bench.files import remove_leftovers
 from bench.locks import ABANDONED, LOCK, locked
+from bench.store.comparison import REPAIR, read_comparison
 from bench.store.comparison import write_comparison as store_comparison
 from bench.store.reading import Damaged
 from bench.store.runs_table import write_runs_table
-from bench.store.sealed import read_sealed, write_sealed, write_sealed_text
+from bench.store.sealed import check_sealed_text, read_sealed, write_sealed, write_sealed_text
 from bench.store.status import STATUSES, read_status, write_status
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def read_spec(folder: Path) -> RunSpec:
 def write_comparison(out: Path, whole: Whole) -> None:
     """The list of runs that reports read, and the resolved file beside it."""
     comparison, first = whole.comparison, whole.specs[0]
+    _say_damaged(out)
     runs = {run.name: run for run in comparison.runs}
     write_sealed_text(out / "config.yaml", whole.config_text)
     store_comparison(out, {
@@ -95,6 +97,17 @@ def write_comparison(out: Path, whole: Whole) -> None:
                   "folder": f"runs/{s.folder}", **_compared(runs[s.run]),
                   **({"asked": True} if s.folder in whole.asked else {})} for s in whole.specs],
     })  # fmt: skip
+
+
+def _say_damaged(out: Path) -> None:
+    """Name what is written anew in a folder that has results because it is damaged."""
+    if not (out / "runs").is_dir():
+        return
+    try:
+        if read_comparison(out).get("config"):
+            check_sealed_text(out / "config.yaml")
+    except Damaged as error:
+        print(f"{str(error).removesuffix(f'; {REPAIR}')}; it is written anew", file=sys.stderr)
 
 
 def describe_ablation(comparison: Comparison) -> dict[str, Any]:

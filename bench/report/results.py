@@ -17,7 +17,7 @@ from bench.evaluate.measured import Measured, read_measured
 from bench.evaluate.rows import failed_row
 from bench.files import parse_json_lines
 from bench.locks import ABANDONED, LOCK, is_held
-from bench.store.comparison import read_comparison
+from bench.store.comparison import REPAIR, read_comparison
 from bench.store.manifest import RunFiles
 from bench.store.sealed import check_sealed_text, read_sealed
 from bench.store.status import read_status, run_files
@@ -173,14 +173,14 @@ def _check_others(out: Path, comparison: dict[str, Any], runs: list[RunResult]) 
         try:
             check(path)
         except BenchError as error:
-            problems.append(f"{error}; `bench run FILE` writes it anew")
+            problems.append(f"{error}; {REPAIR}")
     return problems
 
 
 #: What a damaged file may provoke that has no hash to be checked against.
 _PROVOKED = (BenchError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError,
              RecursionError)  # fmt: skip
-_REPAIR = "`bench run FILE` measures it again"
+_AGAIN = "`bench run FILE` measures it again"
 
 
 def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any], busy: bool) -> RunResult:
@@ -211,7 +211,7 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any], busy
         measured, rows = None, []
         words = " ".join(str(error).split())
         words = words if isinstance(error, BenchError) else f"{folder} cannot be read ({type(error).__name__}: {words})"
-        status, reason = "failed", visible(f"{words}; {_REPAIR}")
+        status, reason = "failed", visible(f"{words}; {_AGAIN}")
     known: dict[str, Any] = {
         "protocol_version": comparison.get("protocol_version"), "comparison": comparison.get("name"), "run": name,
         "run_id": str(entry.get("run_id") or ""), "label": label, "dataset": comparison.get("data") or "",

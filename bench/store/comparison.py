@@ -13,6 +13,8 @@ from bench.store.reading import Damaged
 from bench.store.sealed import read_sealed, write_sealed
 
 NAME = "comparison.json"
+#: What to do about a damaged one.
+REPAIR = "`bench run FILE` writes it anew"
 
 
 class _Stored(BaseModel):
@@ -76,16 +78,13 @@ def read_comparison(out: Path) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise Damaged(f"{path} is damaged ({place}: {first['msg']}); {_REPAIR}") from None
+        raise Damaged(f"{path} is damaged ({place}: {first['msg']}); {REPAIR}") from None
     except Damaged as error:
-        raise Damaged(f"{error}; {_REPAIR}") from None
+        raise Damaged(f"{error}; {REPAIR}") from None
     for entry in value["runs"]:
         entry.setdefault("run_id", "")
         entry["label"] = entry.get("label") or entry["run"]
     return value
-
-
-_REPAIR = "`bench run FILE` writes it anew"
 
 
 def write_comparison(out: Path, value: Mapping[str, Any]) -> None:
