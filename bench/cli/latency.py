@@ -51,9 +51,10 @@ def main(options: argparse.Namespace) -> int:
     results = draw(out).read
     _print(rows)
     print(f"table in {out / 'latency.csv'}")
-    for line in [*(run["reason"] for run in results.failures() if run["status"] == "failed"), *results.problems]:
+    damaged = [*(run.reason for run in results.runs if run.damaged), *results.problems]
+    for line in damaged:
         print(f"error: {line}", file=sys.stderr)
-    return 0 if whole and results.whole else 1
+    return 0 if whole and not damaged else 1
 
 
 def _print(rows: list[dict[str, object]]) -> None:

@@ -32,6 +32,7 @@ class RunResult:
     the order in which they were trained. facts: the whole status.json. spec: the resolved run. group, factors,
     published: what the file says of the run for comparing. measured: None where the records were not kept. base:
     the run that an ablation varied to make this one (itself where it is the base combination).
+    damaged: shown as failed because its files are not as they were written.
     """
 
     run: str
@@ -51,6 +52,7 @@ class RunResult:
     published: list[dict[str, Any]] = field(default_factory=list)
     measured: Measured | None = None
     base: str | None = None
+    damaged: bool = False
 
     @property
     def done(self) -> bool:
@@ -190,7 +192,7 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any], busy
     curves: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     spec: dict[str, Any] = {}
-    measured = None
+    measured, damaged = None, False
     try:
         facts = visible_values(read_status(folder))
         status, reason = str(facts["status"]), str(facts.get("reason") or "")
@@ -208,7 +210,7 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any], busy
         curves = _read_curves(folder, files)
         files.check()
     except _PROVOKED as error:
-        measured, rows = None, []
+        measured, rows, damaged = None, [], True
         words = " ".join(str(error).split())
         words = words if isinstance(error, BenchError) else f"{folder} cannot be read ({type(error).__name__}: {words})"
         status, reason = "failed", visible(f"{words}; {_AGAIN}")
@@ -224,7 +226,7 @@ def _read_run(out: Path, comparison: dict[str, Any], entry: dict[str, Any], busy
     return RunResult(
         name, label, known["method"], known["seed"], known["run_id"], folder, status, reason,
         rows, curves, facts, spec, entry.get("group"), dict(entry.get("factors") or {}),
-        list(entry.get("published") or []), measured, entry.get("base"),
+        list(entry.get("published") or []), measured, entry.get("base"), damaged,
     )  # fmt: skip
 
 

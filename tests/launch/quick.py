@@ -15,6 +15,8 @@ import yaml
 from PIL import Image
 
 from bench.registry import method_config, method_names
+from bench.store.manifest import list_files
+from bench.store.status import read_status, write_status
 
 HERE = Path(__file__).parent
 
@@ -89,6 +91,14 @@ def statuses(out: Path) -> dict[str, dict[str, Any]]:
     """What became of every run of a comparison, by its name."""
     found = [json.loads(path.read_text()) for path in out.glob("runs/*/status.json")]
     return {status["run"]: status for status in found}
+
+
+def change_status(folder: Path, **changes: Any) -> None:
+    """Store another status of a run, with the hashes of its files as they are now. None removes a value."""
+    value = {**read_status(folder), **changes}
+    if value.get("files"):
+        value["files"] = list_files(folder)
+    write_status(folder, {name: entry for name, entry in value.items() if entry is not None or name == "reason"})
 
 
 def fingerprints(out: Path) -> dict[str, str]:

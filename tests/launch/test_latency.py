@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from quick import write_quick
+from quick import change_status, write_quick
 
 from bench.cli import main
 from bench.config.load import load_config
@@ -95,7 +94,7 @@ def test_the_figure_is_drawn_from_the_table(done: Done, tmp_path: Path) -> None:
     assert {path.suffix for path in drawn} == {".png", ".svg", ".pdf"}
     again = draw_latency(done.results(), tmp_path / "again")
     assert [p.read_bytes() for p in drawn] == [p.read_bytes() for p in again]
-    nothing = dataclasses.replace(done.results(), out=tmp_path / "nothing")
+    nothing = dataclasses.replace(done.results(), times=[])
     assert draw_latency(nothing, tmp_path) == []
 
 
@@ -123,10 +122,10 @@ def test_a_record_of_other_predictions_is_noticed_and_older_rows_stay(
     first, other = [run for run in done.results().runs if run.done][:2]
     record = DecisionRecord.load(first.folder, "test")
     wrong = dataclasses.replace(record.signals, prediction=(record.signals.prediction + 1) % 10)
-    status = (other.folder / "status.json").read_text()
     try:
         DecisionRecord(wrong, record.outcomes).save(first.folder, "test")
-        (other.folder / "status.json").write_text(json.dumps({**json.loads(status), "status": "failed"}))
+        change_status(first.folder)
+        change_status(other.folder, status="failed")
         fast = ["--only", first.run, "--only", other.run, "--rounds", 1, "--warmup", 1, "--batch-sizes", 8]
         before = read_latency(done.out)
         capsys.readouterr()
@@ -140,7 +139,8 @@ def test_a_record_of_other_predictions_is_noticed_and_older_rows_stay(
         assert [row for row in after if row in kept] == kept
     finally:
         record.save(first.folder, "test")
-        (other.folder / "status.json").write_text(status)
+        change_status(first.folder)
+        change_status(other.folder, status="done")
 
 
 def test_what_cannot_be_timed_is_one_line(done: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,12 +174,18 @@ def test_weights_that_were_measured_without_training_are_timed(tmp_path: Path) -
 
 
 def test_rows_of_earlier_runs_are_dropped(tmp_path: Path) -> None:
-    row = dict.fromkeys(COLUMNS, 1) | {"run": "a", "run_id": "old", "device": "cpu", "host_class": "x"}
+    words = dict.fromkeys(("label", "method", "policy", "point", "dtype", "torch", "host_class"), "x")
+    row = dict.fromkeys(COLUMNS, 1) | words | {"run": "a", "run_id": "old", "device": "cpu"}
     write_latency(tmp_path, [row, {**row, "run": "b", "run_id": "kept"}], ["old", "kept"])
     write_latency(tmp_path, [{**row, "run_id": "new", "threads": 2}], ["new", "kept"])
     found = [(r["run"], r["run_id"], r["threads"]) for r in read_latency(tmp_path)]
     assert found == [("b", "kept", 1), ("a", "new", 2)]
     (tmp_path / "latency.csv").write_text("run,seed\na,0\n")
+    assert len(read_latency(tmp_path)) == 2, "the table is drawn from the rows with a checksum"
+    (tmp_path / "latency.json").write_text((tmp_path / "latency.json").read_text().replace("kept", "lost"))
+    with pytest.raises(RunError, match="does not fit its checksum"):
+        read_latency(tmp_path)
+    (tmp_path / "latency.json").unlink()
     with pytest.raises(RunError, match="no table of times"):
         read_latency(tmp_path)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from quick import R8, make_pictures, statuses, write_folder_file, write_quick
+from quick import R8, change_status, make_pictures, statuses, write_folder_file, write_quick
 
 from bench.cli import main
 from bench.evaluate.latency import COLUMNS, read_latency, write_latency
 from bench.report.results import read_results
+from bench.store.sealed import read_sealed, write_sealed
 
 
 def run(*arguments: object) -> None:
@@ -139,9 +140,9 @@ def test_fresh_forgets_and_stages_know_their_images(here: Path) -> None:
 def forget_fingerprints(out: Path) -> None:
     """As an earlier version left it."""
     for path in [*out.glob("runs/*/status.json"), *out.glob("stages/*/stage.json")]:
-        value = json.loads(path.read_text())
+        value = read_sealed(path)
         value.pop("data")
-        path.write_text(json.dumps(value))
+        write_sealed(path, value)
 
 
 def test_results_without_a_fingerprint_are_kept_and_it_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +165,7 @@ def test_results_without_a_fingerprint_are_kept_and_it_is_said(here: Path, capsy
 def test_a_failed_run_binds_nobody_to_its_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An image that stopped a run is replaced: the run goes on, since nothing was measured."""
     (path,) = (here / "out").glob("runs/*/status.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed", "reason": "a bad image"}))
+    change_status(path.parent, status="failed", reason="a bad image")
     change(here / "a", "a byte")
     rest = [str(here / "quick.yaml"), "--data-root", str(here / "a"), "--out", str(here / "out")]
     assert main(["run", *rest, "--no-report"]) == 1
