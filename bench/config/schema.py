@@ -105,7 +105,7 @@ class Recipe(Strict):
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
     # optimiser
     opt: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
-    lr: float = Field(0.1, gt=0, le=1000, description="Learning rate after warmup.")
+    lr: float = Field(0.1, gt=0, description="Learning rate after warmup.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
     nesterov: bool = Field(False, description="Nesterov momentum (sgd).")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of adamw.")
@@ -124,7 +124,7 @@ class Recipe(Strict):
         "cosine", description="Shape of the learning rate after warmup.")
     lr_milestones: tuple[int, ...] = Field((), description="multistep: where the rate is multiplied by lr_gamma.")
     lr_step_size: int = Field(30, ge=1, description="step: the distance between drops.")
-    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of multistep, step and exponential.")
+    lr_gamma: float = Field(0.1, gt=0, description="Factor of multistep, step and exponential.")
     lr_min: float = Field(0.0, ge=0, description="cosine: the rate at the end.")
     lr_warmup_epochs: int = Field(0, ge=0, description="Length of the warmup.")
     lr_warmup_method: Literal["linear", "constant"] = Field("linear", description="Shape of the warmup.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.config.resolve import RunSpec
@@ -17,14 +17,17 @@ from bench.store.status import read_status
 _WITHOUT_RESULTS = ("pending", "failed", "skipped")
 
 
-def check_same_data(out: Path, specs: Sequence[RunSpec], data: Fingerprint) -> str | None:
+def check_same_data(out: Path, specs: Sequence[RunSpec], data: Fingerprint, *, alone: bool = False) -> str | None:
     """Compare ``data`` with that of every run of the comparison in ``out``, and of ``specs``; writes nothing.
+
+    alone: with that of ``specs`` only, because the others are about to be forgotten.
 
     Returns a line about results that carry no fingerprint (they were made before there were any), or None. Raises
     ConfigError if a run is of other data: which part, and what changed.
     """
     unknown, differing, words = 0, [], ""
-    for folder in _run_folders(out, specs):
+    own = [RunFolder(out, spec).path for spec in specs]
+    for folder in own if alone else dict.fromkeys([*_run_folders(out), *own]):
         try:
             status = read_status(folder)
         except Damaged:
@@ -49,9 +52,8 @@ def check_same_data(out: Path, specs: Sequence[RunSpec], data: Fingerprint) -> s
     return None
 
 
-def _run_folders(out: Path, specs: Iterable[RunSpec]) -> list[Path]:
+def _run_folders(out: Path) -> list[Path]:
     try:
-        found = [out / str(run["folder"]) for run in read_comparison(out)["runs"]]
+        return [out / str(run["folder"]) for run in read_comparison(out)["runs"]]
     except Damaged:
-        found = []
-    return list(dict.fromkeys([*found, *(RunFolder(out, spec).path for spec in specs)]))
+        return []

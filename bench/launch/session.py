@@ -106,7 +106,9 @@ class Session:
         self, specs: Sequence[RunSpec], whole: Whole, data: Fingerprint
     ) -> None:
         """Make the folder ready. Raises ConfigError, before anything is written, if its results are of other data."""
-        unchecked = None if self.fresh else check_same_data(self.out, specs, data)
+        named = {spec.folder for spec in specs}
+        kept = [spec for spec in whole.specs if spec.folder not in named] if self.fresh else whole.specs
+        unchecked = check_same_data(self.out, kept, data, alone=self.fresh)
         if unchecked is not None:
             print(unchecked, file=sys.stderr)
         if self.fresh:

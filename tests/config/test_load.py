@@ -184,8 +184,6 @@ def test_options_survive_being_stored(base: Path) -> None:
         ("data.std=[51, 58.4, 57.4]", "every std must lie in [0.001, 1], for pixels in [0, 1]; divided by 255: [0.2, "),
         ("data.std=[0.0001, 1, 1]", "every std must lie in [0.001, 1]"),
         ("runs.a.data.mean=[127.5, 127.5, 127.5]", "every mean must lie in [0, 1]"),
-        ("recipe.lr=100000", "at most 1000"),
-        ("recipe.lr_gamma=10", "at most 1"),
         ("recipe.weight_decay=50", "at most 10"),
         ("recipe.weight_decay_overrides={x: -0.1}", "at least 0"),
         ("recipe.eps=2", "at most 1"),

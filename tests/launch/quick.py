@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from bench.registry import method_config, method_names
+from bench.registry import method_class, method_config, method_names
 from bench.store.manifest import list_files
 from bench.store.status import read_status, write_status
 
@@ -112,3 +112,16 @@ def fingerprints(out: Path) -> dict[str, str]:
 def _curve(path: Path) -> bytes:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return repr([{k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in lines]).encode()
+
+
+def write_useless_weights(path: Path) -> None:
+    """Weights that fit SMALL and make no finite logit: nothing that is known before the run tells."""
+    import torch  # here: most tests start processes and need no torch of their own
+
+    from baselines.config import ResNetConfig
+    from bench.config.data import DataSpec
+
+    method = method_class("resnet")(ResNetConfig(depth=8), DataSpec("synthetic", 10, 32))
+    state = method.build(method.stages()[-1]).state_dict()
+    torch.save({key: torch.full_like(value, 1e38) if value.is_floating_point() else value
+                for key, value in state.items()}, path)  # fmt: skip

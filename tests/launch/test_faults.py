@@ -10,12 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from quick import bench, fingerprints, statuses, write_quick
-
-from baselines.config import ResNetConfig
-from bench.config.data import DataSpec
-from bench.registry import method_class
+from quick import bench, fingerprints, statuses, write_quick, write_useless_weights
 
 SMALL = {"name": "fine", "method": "resnet", "options": {"depth": 8}}
 
@@ -27,14 +22,6 @@ def _one_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def _write_useless_weights(path: Path) -> None:
-    """Weights that fit SMALL and make no finite logit: nothing that is known before the run tells."""
-    method = method_class("resnet")(ResNetConfig(depth=8), DataSpec("synthetic", 10, 32))
-    state = method.build(method.stages()[-1]).state_dict()
-    torch.save({key: torch.full_like(value, 1e38) if value.is_floating_point() else value
-                for key, value in state.items()}, path)  # fmt: skip
-
-
 def test_a_failed_run_does_not_touch_the_others(tmp_path: Path) -> None:
     runs = [
         {**SMALL, "name": "diverges", "recipe": {"lr": 1e30}},
@@ -42,7 +29,7 @@ def test_a_failed_run_does_not_touch_the_others(tmp_path: Path) -> None:
         {**SMALL, "name": "left-out", "skip": "not today"},
         SMALL,
     ]
-    _write_useless_weights(tmp_path / "weights.pt")
+    write_useless_weights(tmp_path / "weights.pt")
     config = write_quick(tmp_path, runs, recipe={"epochs": 1, "checkpoint_every": 1})
     out = tmp_path / "out"
     done = bench("run+report", config, "--out", out)
@@ -72,7 +59,7 @@ def test_a_run_out_of_time_is_stopped_and_can_go_on(tmp_path: Path) -> None:
     """No clock decides this test: 5,000 epochs are longer than any limit, and the run behind trains nothing."""
     slow = {**SMALL, "name": "slow", "recipe": {"epochs": 5000}}
     broken = {**SMALL, "name": "broken", "weights": "weights.pt", "evaluate_only": True}
-    _write_useless_weights(tmp_path / "weights.pt")
+    write_useless_weights(tmp_path / "weights.pt")
     config = write_quick(tmp_path, [slow, broken], recipe={"checkpoint_every": 5})
     out = tmp_path / "out"
     done = bench("run", config, "--out", out, "--set", "timeout_minutes=0.15")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from quick import bench, fingerprints, quick_run, statuses, write_quick
+from quick import bench, fingerprints, quick_run, statuses, write_quick, write_useless_weights
 
 from bench.train.checkpoint import read_weights
 
@@ -31,7 +31,7 @@ def test_side_by_side_is_as_one_after_another(tmp_path: Path) -> None:
     """Two runs share a stage, one fails; weights, records and tables are those of a plain ``bench run``."""
     both = quick_run("skipnet")
     only = {**both, "name": "supervised", "options": {**both["options"], "hrl": False}, "stages": {"sp": {"epochs": 2}}}
-    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    write_useless_weights(tmp_path / "weights.pt")
     broken = {**SMALL, "name": "broken", "weights": "weights.pt", "evaluate_only": True}
     config = write_quick(tmp_path, [both, only, broken, {**SMALL, "name": "plain"}])
     spread, plain = tmp_path / "spread", tmp_path / "plain"

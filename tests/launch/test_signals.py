@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quick import bench, fingerprints, killed, statuses, write_quick
+from quick import bench, fingerprints, killed, statuses, write_quick, write_useless_weights
 from strike import INTERRUPT, INTERRUPT_ALL, KILL_PARENT, arm, hits
 
 from bench.config.load import load_config
@@ -122,7 +122,7 @@ def test_a_run_that_has_no_memory_to_begin_is_one_line(tmp_path: Path) -> None:
 def test_after_a_kill_the_table_does_not_say_running(tmp_path: Path) -> None:
     """Nothing runs if nobody holds the folder, whatever a status says; who takes the folder corrects it."""
     runs = [SMALL, {**SMALL, "name": "other", "weights": "weights.pt", "evaluate_only": True}]
-    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    write_useless_weights(tmp_path / "weights.pt")
     config = write_quick(tmp_path, runs)
     out = tmp_path / "out"
     assert killed("step", 7, "run", config, "--out", out, "--quiet") == -signal.SIGKILL

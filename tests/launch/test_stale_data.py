@@ -219,3 +219,19 @@ def test_under_torchrun_the_first_process_says_it(here: Path) -> None:
     assert done.stderr.count("error: ") == 1
     assert "both parts: the same images with other labels" in done.stderr
     assert hashes(here / "out") == before
+
+
+def test_fresh_of_one_run_does_not_mix_data_with_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--fresh forgets the runs that are named; the others stay in the tables and bind the folder to their data."""
+    config = here / "quick.yaml"
+    other = "runs:\n- {name: other, method: resnet, options: {depth: 8}}"
+    config.write_text(config.read_text().replace("runs:", other))
+    run(config, "--data-root", here / "a", "--out", here / "out")
+    before = hashes(here / "out")
+    shutil.copytree(here / "a", here / "b")
+    change(here / "b", "a byte")
+    again = ["run", config, "--data-root", here / "b", "--out", here / "out", "--fresh", "--only", "other"]
+    capsys.readouterr()
+    assert main([*map(str, again)]) == 2
+    assert "used other data" in capsys.readouterr().err
+    assert hashes(here / "out") == before
