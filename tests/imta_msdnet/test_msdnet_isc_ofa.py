@@ -10,6 +10,7 @@ from msdnet_helpers import SMALL, built, config, random_batch, small_options
 from torch import nn
 from torch.nn import functional as F
 
+from bench.config.schema import Recipe
 from bench.train.step import TrainStep
 from methods.imta_msdnet.isc import Collaboration
 from methods.imta_msdnet.method import IMTAMSDNet
@@ -123,7 +124,7 @@ def test_half_precision_logits_are_widened() -> None:
 def second_stage(**options: object) -> tuple[IMTAMSDNet, nn.Module, nn.Module, TrainStep]:
     """A network handed over to its second stage, as the harness does it; with the first one it came from."""
     method, first = built(stage=0, **small_options(**options))
-    stage = method.stages()[1]
+    stage = method.stages()[1].resolve(Recipe())
     torch.manual_seed(5)
     model = method.build(stage)
     method.prepare(model, stage, first)
@@ -218,7 +219,7 @@ def test_soft_targets_reach_the_cross_entropies() -> None:
     method, model = built(stage=0, **small_options())
     batch = random_batch()
     soft = batch._replace(targets=F.one_hot(batch.labels, 10).float())
-    a, b = (method.loss(model.eval(), x, method.stages()[0])["loss"] for x in (batch, soft))
+    a, b = (method.loss(model.eval(), x, method.stages()[0].resolve(Recipe()))["loss"] for x in (batch, soft))
     torch.testing.assert_close(a, b)
 
 
@@ -227,7 +228,7 @@ def test_distillation_without_collaboration_joins_the_only_stage() -> None:
     assert [stage.name for stage in method.stages()] == ["ge"]
     assert method.config.teacher == "final_exit"
     batch = random_batch()
-    result = method.loss(model.eval(), batch, method.stages()[0])
+    result = method.loss(model.eval(), batch, method.stages()[0].resolve(Recipe()))
     z = model(batch.images)
     expected = F.cross_entropy(z[-1], batch.labels)
     for logits in z[:-1]:
@@ -247,7 +248,6 @@ def test_collaboration_without_distillation_is_the_sum_of_cross_entropies() -> N
 
 
 def _recipe(smoothing: float) -> object:
-    from bench.config.schema import Recipe
 
     return Recipe(label_smoothing=smoothing)
 
@@ -258,6 +258,6 @@ def test_every_combination_of_switches_trains() -> None:
         for isc in ("none", "full", "stop_gradient"):
             for ofa in ("none", "class_mean", "batch_mean"):
                 method = IMTAMSDNet(config(**small_options(exits=2, ge=ge, isc=isc, ofa=ofa)), SMALL)
-                for stage in method.stages():
+                for stage in (declared.resolve(Recipe()) for declared in method.stages()):
                     result = method.loss(method.build(stage).train(), batch, stage)
                     assert torch.isfinite(result["loss"])

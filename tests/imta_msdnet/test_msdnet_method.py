@@ -17,6 +17,7 @@ from torch import nn
 from baselines.norms.config import NormConfig
 from bench.config.data import DataSpec
 from bench.config.resolve import digest
+from bench.config.schema import Recipe
 from bench.errors import ConfigError
 from methods.imta_msdnet.config import NETWORKS, IMTAMSDNetConfig
 from methods.imta_msdnet.geometry import Geometry
@@ -86,7 +87,7 @@ def test_norms_come_from_the_shared_factory(kind: str) -> None:
     norm = {"kind": kind, "gn_num_groups": 4} if kind == "group" else kind
     method, model = built(**small_options(growth=8, channels=8, norm=norm))
     batch = random_batch(4)
-    result = method.loss(model.train(), batch, method.stages()[-1])
+    result = method.loss(model.train(), batch, method.stages()[-1].resolve(Recipe()))
     assert torch.isfinite(result["loss"])
     spatial = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert bool(spatial) == (kind == "batch")
