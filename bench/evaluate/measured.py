@@ -27,12 +27,14 @@ from bench.store.status import run_files
 @dataclass(frozen=True)
 class Measured:
     """One run of one seed. meta: what every row says of the run, and the method's capabilities. records: by split,
-    "test" and, where the protocol has one, "val". cost: of the records' units."""
+    "test" and, where the protocol has one, "val". cost: of the records' units. evaluate: with the
+    policies that this version knows; unknown_policies: the others that the run was evaluated by."""
 
     meta: Mapping[str, Any]
     records: Mapping[str, DecisionRecord]
     cost: CostTable
     evaluate: Evaluate
+    unknown_policies: tuple[str, ...] = ()
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -47,17 +49,10 @@ class Measured:
         """None under the published protocol, where nothing may be chosen."""
         return self.records.get("val")
 
-    def unknown_policies(self) -> list[str]:
-        """Policies that the run was evaluated by, and that this version does not know."""
-        return [name for name in self.evaluate.policies if name not in POLICIES]
-
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the long table (``make_rows``), without those of unknown policies."""
-        known = [name for name in self.evaluate.policies if name in POLICIES]
-        if self.evaluate.policies and not known:
-            known = [Fixed.name]  # an empty list would ask for the default ones
+        """The rows of the long table (``make_rows``)."""
         meta = {name: value for name, value in self.meta.items() if name != "evaluate"}
-        return make_rows(meta, self.records, self.cost, self.evaluate.model_copy(update={"policies": known}))
+        return make_rows(meta, self.records, self.cost, self.evaluate)
 
 
 def read_measured(folder: Path, files: RunFiles | None = None) -> Measured | None:
@@ -77,7 +72,13 @@ def read_measured(folder: Path, files: RunFiles | None = None) -> Measured | Non
         cost = CostTable.from_dict(parse_json(files.read("cost.json"), folder / "cost.json"))
     except CostError as error:
         raise Damaged(f"{folder / 'cost.json'}: {error}") from None
-    return Measured(meta, records, cost, _read_evaluate(folder, meta, files.listed is not None))
+    evaluate = _read_evaluate(folder, meta, files.listed is not None)
+    unknown = tuple(name for name in evaluate.policies if name not in POLICIES)
+    if unknown:
+        known = tuple(name for name in evaluate.policies if name in POLICIES)
+        # an empty list would ask for the default ones
+        evaluate = evaluate.model_copy(update={"policies": known or (Fixed.name,)})
+    return Measured(meta, records, cost, evaluate, unknown)
 
 
 def _read_meta(path: Path, content: bytes) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Results:
         """What was left out, a line for each."""
         unknown: dict[str, dict[str, None]] = {}
         for run in self.runs:
-            for policy in run.measured.unknown_policies() if run.measured is not None else ():
+            for policy in run.measured.unknown_policies if run.measured is not None else ():
                 unknown.setdefault(policy, {})[run.label] = None
         return [
             f"Policy '{policy}' is not known to this version; its rows are left out ({', '.join(labels)})."
