@@ -28,6 +28,7 @@ from bench.cost import opaque, rules
 from bench.cost.units import count_units
 from bench.launch.preflight import plan_runs
 from bench.launch.session import Outcome, Session
+from bench.launch.whole import find_whole
 from bench.method import Batch, DataSpec
 from bench.registry import METHOD_CONFIGS, METHODS, method_class
 from bench.report import style
@@ -163,9 +164,9 @@ WITH_PYTHON = sorted({parameter.values[0].page for parameter in blocks("python")
 
 def _quick_run(config: Loaded, **_: Any) -> Outcome:
     """As bench.run, without a process and a report of its own: bench.report is the page's next line."""
-    return Session(Path("results") / config.comparison.name, isolate=False, quiet=True, report=False).run(
-        plan_runs(config), config.comparison, ""
-    )
+    specs, out = plan_runs(config), Path("results") / config.comparison.name
+    session = Session(out, isolate=False, quiet=True, report=False)
+    return session.run(specs, find_whole(config, specs, out))
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda p: p.name)

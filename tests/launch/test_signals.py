@@ -19,6 +19,7 @@ from strike import INTERRUPT, INTERRUPT_ALL, KILL_PARENT, arm, hits
 from bench.config.load import load_config
 from bench.config.resolve import resolve
 from bench.launch.session import Session
+from bench.launch.whole import find_whole
 from bench.locks import ABANDONED, LOCK, locked
 from bench.report.results import read_results
 from bench.train.watch import Watch
@@ -152,7 +153,8 @@ def test_what_a_cluster_kills_is_interrupted(
     monkeypatch.setattr("bench.launch.cluster.join", lambda address, quiet: nullcontext(Killing()))
     loaded = load_config(write_quick(tmp_path, [SMALL]))
     session = Session(tmp_path / "out", ray="auto", report=False, quiet=True)
-    assert list(session.run(resolve(loaded), loaded.comparison).statuses.values()) == [status]
+    specs = resolve(loaded)
+    assert list(session.run(specs, find_whole(loaded, specs, session.out)).statuses.values()) == [status]
 
 
 # ---- all moments ----------------------------------------------------------------------------------------
