@@ -148,7 +148,7 @@ class Method(ABC, Generic[C]):
 
         Derived: the modules that the walk calls, in the order in which the network holds them.
         """
-        return self.walker(model).trace.units
+        return self.walker(model).units()
 
     def record(self, model: nn.Module, images: Tensor) -> Decisions:
         """All operating points of a batch, in evaluation mode and without gradients. Derived: all images go on."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,57 +15,43 @@ from bench.errors import CostError
 from bench.nouns import Unit
 from bench.walking import Tally, Walk, everybody, telling
 
-__all__ = ["Trace", "evaluating", "like", "trace_walks"]
+__all__ = ["Tracer", "evaluating", "like"]
 
-Start = Callable[[nn.Module, Tensor], Walk]
+class Tracer(Tally):
+    """Sees the outermost modules that walks through ``network`` call, what with and how often.
 
-
-@dataclass(frozen=True)
-class Trace:
-    """units: in the order in which the network holds them. ran: for each walk, how often each unit had run by each
-    of its answers; what runs behind gates is left out."""
-
-    units: list[Unit]
-    ran: Mapping[str, list[Counter[str]]]
-
-
-def trace_walks(walks: Mapping[str, Start], model: nn.Module, shape: tuple[int, ...]) -> Trace:
-    """Walk once for each of ``walks`` with a blank image of this shape, in evaluation mode.
-
-    On the network's own device, which may be meta. (A copy on meta tensors would touch no data, but their batch norm
-    is written in Python: a ResNet-110 takes 15 times as long, a ResNet-50 for 224 pixels no less.)
+    shape: of an image. Walks get a blank one, in evaluation mode, on the network's own device, which may be meta. (A
+    copy on meta tensors would touch no data, but their batch norm is written in Python: a ResNet-110 takes 15 times
+    as long, a ResNet-50 for 224 pixels no less.)
     """
-    tracer, example = _Tracer(model), like(model)
-    device = example.device.type
-    ran: dict[str, list[Counter[str]]] = {}
-    # Whoever asks first may be under autocast or in inference mode; examples of inputs are to be ordinary tensors.
-    with (evaluating(model), torch.inference_mode(False), torch.no_grad(),
-          torch.autocast("cpu" if device == "meta" else device, enabled=False)):  # fmt: skip
-        image = torch.zeros(1, *shape, dtype=example.dtype, device=example.device)
-        for name, start in walks.items():
-            tracer.counts.clear()
-            with tracer.watch():
-                ran[name] = [Counter(tracer.counts) for _ in everybody(start(model, image))]
-        return Trace(tracer.units(), ran)
 
-
-class _Tracer(Tally):
-    """Sees the outermost modules that are called, what with and how often."""
-
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__(tracing=True)
-        self.counts: Counter[str] = Counter()
+        self._network = network
+        self._shape = shape
+        self._counts: Counter[str] = Counter()
         self._called: dict[str, tuple[nn.Module, list[Tensor]]] = {}
         self._names = {module: name or "network" for name, module in network.named_modules()}
         self._outermost: nn.Module | None = None
         self._behind_gate: nn.Module | None = None
+
+    def follow(self, start: Callable[[Tensor], Walk]) -> list[Counter[str]]:
+        """Walk once. Returns how often each unit had run by each answer; what runs behind gates is left out."""
+        example = like(self._network)
+        device = "cpu" if example.is_meta else example.device.type
+        self._counts.clear()
+        # Whoever asks first may be under autocast or in inference mode; examples of inputs are to be ordinary tensors.
+        with (evaluating(self._network), torch.inference_mode(False), torch.no_grad(),
+              torch.autocast(device, enabled=False), self._watch()):  # fmt: skip
+            image = torch.zeros(1, *self._shape, dtype=example.dtype, device=example.device)
+            return [Counter(self._counts) for _ in everybody(start(image))]
 
     def gate(self, module: nn.Module, rows: Tensor) -> bool:
         self._behind_gate = module
         return True
 
     @contextmanager
-    def watch(self) -> Iterator[None]:
+    def _watch(self) -> Iterator[None]:
         hooks = register_module_forward_pre_hook(self._before), register_module_forward_hook(self._after)
         try:
             with telling(self):
@@ -77,12 +62,14 @@ class _Tracer(Tally):
                 hook.remove()
 
     def units(self) -> list[Unit]:
+        """What was called, in the order in which the network holds it."""
+
         def order(called: tuple[nn.Module, list[Tensor]]) -> int:
             return min((place[part] for part in called[0].modules() if part in place), default=len(place))
 
         place = {module: number for number, module in enumerate(self._names)}
         return [
-            Unit(self._name(module), module, tuple(map(torch.zeros_like, inputs)), vars(module).get("unit_costs", {}))
+            Unit(self._name(module), module, tuple(inputs), vars(module).get("unit_costs", {}))
             for module, inputs in sorted(self._called.values(), key=order)
         ]
 
@@ -90,12 +77,12 @@ class _Tracer(Tally):
         if self._outermost is not None or isinstance(module, nn.Identity) or _holds_units(module):
             return
         self._outermost = module
-        name, tensors = self._name(module), [x for x in inputs if isinstance(x, Tensor)]
+        name, tensors = self._name(module), [torch.zeros_like(x) for x in inputs if isinstance(x, Tensor)]
         known = self._called.setdefault(name, (module, tensors))[1]
         if [x.shape for x in tensors] != [x.shape for x in known]:
             raise CostError(f"unit '{name}' is called with inputs of different shapes, which differ in cost")
         if module is not self._behind_gate:  # decisions tell how often that one runs
-            self.counts[name] += 1
+            self._counts[name] += 1
         self._behind_gate = None
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, CostError
-from bench.nouns import Decisions, Executed, Plan, Point
-from bench.tracing import Trace, like, trace_walks
+from bench.nouns import Decisions, Executed, Plan, Point, Unit
+from bench.tracing import Tracer, like
 from bench.walking import EVERYBODY, Tally, Walk, everybody, telling
 
 if TYPE_CHECKING:
@@ -41,23 +42,35 @@ class Walker:
         self.model = model
         self.paths = _takes_point(type(method).walk)
         self.device = like(model).device
+        data = method.data
+        self._tracer = Tracer(model, (data.channels, data.image_size, data.image_size))
+        self._followed: dict[str, list[Counter[str]]] = {}
+        self._tables: dict[str, Tensor] = {}
 
     def is_for(self, model: nn.Module) -> bool:
         return model is self.model and like(model).device == self.device
 
-    @cached_property
-    def trace(self) -> Trace:
-        if not self.paths:
-            walks = {"": self.method.walk}
-        else:
-            walks = {p.name: partial(self.method.walk, point=p) for p in self.method.points(self.model)}
-        data = self.method.data
-        return trace_walks(walks, self.model, (data.channels, data.image_size, data.image_size))
+    def units(self) -> list[Unit]:
+        """What the walk calls. Points are walked, in their order, until the whole network has been seen."""
+        for point in self.method.points(self.model) if self.paths else [None]:
+            self._answers(point)
+            units = self._tracer.units()
+            seen = {parameter for unit in units for parameter in unit.module.parameters()}
+            if seen.issuperset(self.model.parameters()):
+                break
+        return units
+
+    def _answers(self, point: Point | None) -> list[Counter[str]]:
+        """How often each unit has run by each answer of a walk, which is walked when first asked about."""
+        name = point.name if point is not None and self.paths else ""
+        if name not in self._followed:
+            self._followed[name] = self._tracer.follow(lambda images: self._start(images, point))
+        return self._followed[name]
 
     def points(self) -> list[Point]:
         if self.paths:
             raise NotImplementedError(f"{type(self.method).__name__}.walk takes a point: define points()")
-        last = len(self.trace.ran[""]) - 1
+        last = len(self._answers(None)) - 1
         return [Point(f"exit{k + 1}", {"exit": k}) for k in (last, *range(last))] if last else [Point("full")]
 
     @cached_property
@@ -66,28 +79,26 @@ class Walker:
 
     @cached_property
     def _places(self) -> dict[nn.Module, int]:
-        return {unit.module: self._names[unit.name] for unit in self.trace.units}
-
-    @cached_property
-    def _ran(self) -> dict[str, Tensor]:
-        """For each walk, how often each unit has run by each answer: int64 [K, U]."""
-        ran = self.trace.ran
-        unknown = {name for rows in ran.values() for row in rows for name in row} - set(self._names)
-        if unknown:
-            raise CostError(f"walk runs '{min(unknown)}', which units() of {type(self.method).__name__} does not name")
-        return {walk: torch.tensor([[row[name] for name in self._names] for row in rows]).to(self.device)
-                for walk, rows in ran.items()}  # fmt: skip
+        return {unit.module: self._names[unit.name] for unit in self._tracer.units()}
 
     def counts(self) -> Tensor:
         """How often each unit runs at each point, int64 [P, U]; what runs behind gates is left out."""
-        return torch.stack([self._ran_by(point)[self._stop(point)] for point in self.method.points(self.model)])
+        return torch.stack([self._ran(point)[self._stop(point)] for point in self.method.points(self.model)])
 
-    def _ran_by(self, point: Point | None) -> Tensor:
-        return self._ran[point.name if point is not None and self.paths else ""]
+    def _ran(self, point: Point | None) -> Tensor:
+        """How often each unit has run by each answer: int64 [K, U]."""
+        name = point.name if point is not None and self.paths else ""
+        if name not in self._tables:
+            rows = self._answers(point)
+            unknown = {unit for row in rows for unit in row} - set(self._names)
+            if unknown:
+                raise CostError(f"walk runs '{min(unknown)}', which {type(self.method).__name__}.units does not name")
+            self._tables[name] = torch.tensor([[row[unit] for unit in self._names] for row in rows], device=self.device)
+        return self._tables[name]
 
     def _stop(self, point: Point) -> int:
         """The number of the answer that counts."""
-        return -1 if self.paths else int(point.settings.get("exit", len(self._ran[""]) - 1))
+        return -1 if self.paths else int(point.settings.get("exit", len(self._answers(None)) - 1))
 
     def _start(self, images: Tensor, point: Point | None) -> Walk:
         walk: Callable[..., Walk] = self.method.walk
@@ -106,7 +117,7 @@ class Walker:
         )
 
     def _visit(self, images: Tensor, point: Point | None) -> list[_Answer]:
-        tally, ran = Tally(recording=True), self._ran_by(point)
+        tally, ran = Tally(recording=True), self._ran(point)
         with telling(tally):
             return [
                 _Answer(logits, self._with_gates(ran[k], tally, len(images)), dict(tally.signals))
@@ -132,7 +143,7 @@ class Walker:
         return Executed(done.logits.clone(), done.counts.clone(), done.taken.clone())  # ordinary tensors again
 
     def _run(self, images: Tensor, point: Point) -> Executed:
-        ran, tally = self._ran_by(point), Tally()
+        ran, tally = self._ran(point), Tally()
         stop = self._stop(point) % len(ran)
         with telling(tally):
             walk = self._start(images, point)
@@ -145,7 +156,7 @@ class Walker:
 
     def _leave(self, images: Tensor, decide: Decide) -> Executed:
         """One walk, which images leave at the exits at which the policy stops them."""
-        ran, tally = self._ran_by(None), Tally()
+        ran, tally = self._ran(None), Tally()
         last = len(ran) - 1
         rows = torch.arange(len(images), device=images.device)
         taken = torch.full_like(rows, last)

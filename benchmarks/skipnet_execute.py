@@ -85,7 +85,8 @@ def measure(
     }
     for run in forms.values():  # warm up, and check that both forms say the same
         run()
-    dense, (logits, ran) = network.route(images, choose).logits, run_compacted(network, images, choose)
+    dense, done = network.route(images, choose).logits, run_compacted(network, images, choose)
+    logits, ran = done.logits, done.actions
     if not torch.allclose(dense, logits, rtol=1e-3, atol=1e-4 * float(dense.abs().max())):
         raise SystemExit("execute and the dense form disagree")
     once = sum(timed(run, clock, device) for run in forms.values())

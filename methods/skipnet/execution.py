@@ -1,56 +1,59 @@
 """Evaluation with the skipped blocks really left out.
 
-Per gate, the images whose block runs are gathered, the block runs on them alone, and its output is written
-back over the shortcut. In evaluation mode this is the dense form: normalisation uses running statistics,
-gates read every image, and the recurrent gate is stepped for every image. Only evaluation mode: in training
-mode batch statistics would come from other images than the dense form's.
+In evaluation mode this is the dense form: normalisation uses running statistics, gates read every image, and the
+recurrent gate is stepped for every image. Only evaluation mode: in training mode batch statistics would come from
+other images than the dense form's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from methods.skipnet.gates import Choose
-from methods.skipnet.network import GatedResNet, State
+from bench.walking import tracing, where
+from methods.skipnet.gates import Choose, Stepper
+from methods.skipnet.network import GatedResNet, Routed, State
+
+#: Gate index and the output of the block before it -> logits [B].
+Read = Callable[[int, Tensor], Tensor]
 
 
-def run_compacted(network: GatedResNet, images: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
-    """Logits [B, classes] and which gated blocks ran, bool [T, B].
+def run_compacted(network: GatedResNet, images: Tensor, choose: Choose) -> Routed:
+    """One pass in which each block runs for the images that ``choose``, with bool actions, sends through it.
 
-    choose must give bool actions. Raises ValueError for a network in training mode. Gradients are not
-    recorded: outputs are written in place.
+    Raises ValueError for a network in training mode. No gradient passes: outputs are written in place.
     """
     if network.training:
         raise ValueError("real skipping needs evaluation mode: call network.eval() first")
     with torch.no_grad():
-        return _run(network, images, choose)
+        x = network.stem(images)
+        x = network.blocks[0](x, network.shortcut(0, x))
+        read = _reader(network, x)
+        gate_logits, actions = [], []
+        for k, block in enumerate(list(network.blocks)[1:]):
+            shortcut = network.shortcut(k + 1, x)
+            if not network.gates:
+                x = block(x, shortcut)
+                continue
+            gate_logits.append(read(k, x))
+            actions.append(choose(k, gate_logits[-1]))
+            # x and the projection belong to this pass alone, so the result may be written over them.
+            x = where(actions[-1], block, x, shortcut, otherwise=shortcut, inplace=True)
+        nothing = torch.zeros((0, len(images)), dtype=torch.bool, device=x.device)
+        return Routed(network.head(x), *(torch.stack(of) if of else nothing for of in (gate_logits, actions)))
 
 
-def _run(network: GatedResNet, images: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
-    x = network.stem(images)
-    x = network.blocks[0](x, network.shortcut(0, x))
-    actions: list[Tensor] = []
+def _reader(network: GatedResNet, x: Tensor) -> Read:
     state: State | None = None
-    for k, block in enumerate(list(network.blocks)[1:]):
-        if network.gates:
-            z, state = network.read_gate(k, x, state)
-            actions.append(choose(k, z))
-            x = _run_block(block, x, network.shortcut(k + 1, x), actions[-1])
-        else:
-            x = block(x, network.shortcut(k + 1, x))
-    nothing = torch.zeros((0, len(images)), dtype=torch.bool, device=x.device)
-    return network.head(x), torch.stack(actions) if actions else nothing
 
+    def step(k: int, x: Tensor) -> Tensor:
+        nonlocal state
+        z, state = network.read_gate(k, x, state)
+        return z
 
-def _run_block(block: nn.Module, x: Tensor, shortcut: Tensor, action: Tensor) -> Tensor:
-    """The output of one block for all images."""
-    rows = action.nonzero().squeeze(1)  # the one wait for the device
-    if len(rows) == 0:
-        return shortcut
-    if len(rows) == len(x):
-        return block(x, shortcut)
-    kept = x.index_select(0, rows)
-    kept_shortcut = kept if shortcut is x else shortcut.index_select(0, rows)
-    # x and the projection belong to this pass alone, so the result may be written over them.
-    return shortcut.index_copy_(0, rows, block(kept, kept_shortcut).to(shortcut.dtype))
+    if network.control is None or tracing() or torch.is_autocast_enabled(x.device.type):
+        return step
+    fused = Stepper(network.control, len(x))
+    return lambda k, x: fused(network.gates[k](x))

@@ -74,6 +74,39 @@ class Control(nn.Module):
         return self.proj(hidden).squeeze(1), hidden, cell
 
 
+class Stepper:
+    """The control without autograd, step by step for one batch: the same products in fewer and larger operations.
+
+    What reads the hidden state, the recurrent weights and the projection, is one product; its first part waits for
+    the next step. Gates of the cell are in the order input, forget, output, candidate, so that one call squashes
+    three of them. Results are written into tensors that the next step overwrites, except for the logits.
+    """
+
+    def __init__(self, control: Control, batch: int) -> None:
+        cell, size = control.cell, control.cell.hidden_size
+        order = torch.arange(4 * size).reshape(4, size)[[0, 1, 3, 2]].flatten().to(cell.weight_ih.device)
+        self._seen = cell.weight_ih.detach()[order].t()
+        self._hidden = torch.cat([cell.weight_hh.detach()[order], control.proj.weight.detach()]).t()
+        self._bias = torch.cat([(cell.bias_ih + cell.bias_hh).detach()[order], control.proj.bias.detach()])
+        self._recurrent = self._bias[: 4 * size].expand(batch, -1)
+        self._gates = self._bias.new_empty(batch, 4 * size)
+        self._squashed, self._candidate = self._gates.split([3 * size, size], 1)
+        self._input, self._forget, self._output = self._squashed.split(size, 1)
+        self._cell = self._bias.new_zeros(batch, size)
+        self._state = self._bias.new_empty(batch, size)
+
+    def __call__(self, embedding: Tensor) -> Tensor:
+        """embedding: [B, size] -> logits [B]."""
+        torch.addmm(self._recurrent, embedding, self._seen, out=self._gates)
+        self._squashed.sigmoid_()
+        self._candidate.tanh_()
+        self._cell.mul_(self._forget).addcmul_(self._input, self._candidate)
+        torch.tanh(self._cell, out=self._state).mul_(self._output)
+        read = torch.addmm(self._bias, self._state, self._hidden)
+        self._recurrent = read[:, :-1]
+        return read[:, -1]
+
+
 def above(threshold: float) -> Choose:
     """Run the block where p is strictly greater than ``threshold``."""
     return lambda k, logits: torch.sigmoid(logits) > threshold

@@ -21,6 +21,7 @@ from baselines.norms.factory import norm_layer
 from baselines.resnet import CifarResNet, imagenet_resnet
 from bench.config.data import DataSpec
 from bench.errors import ConfigError
+from bench.walking import as_unit
 from methods.skipnet.config import SkipNetConfig
 from methods.skipnet.gates import Choose, Control, Embedding, FeedForwardGate, above
 
@@ -123,6 +124,13 @@ class GatedResNet(nn.Module):
         self.control = Control(config.rnn_size) if config.gate == "rnn" else None
         self.head = Head(backbone.fc)
         _initialise(self, config)
+        share = 100 / len(self.blocks)
+        for number, block in enumerate(self.blocks):
+            as_unit(block, f"block{number}", computation_percentage=share, executed_blocks=1.0)
+        for key, projection in self.projections.items():
+            as_unit(projection, f"projection{key}")
+        for number, gate in enumerate(self.gates):
+            as_unit(gate, f"gate{number}")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.route(images, above(self.config.threshold)).logits

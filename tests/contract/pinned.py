@@ -128,7 +128,9 @@ def run(name: str) -> dict[str, Any]:
     fill(model)
     record = record_split(method, model, batches(8, 8, 4), device="cpu")
     signals, outcomes = record.signals, record.outcomes
-    exact = {"points": list(signals.points), "units": list(signals.units), "counts": signals.counts.tolist(),
+    # one row of counts for all images says the same as a row for each
+    counts = signals.counts if signals.counts.ndim == 3 else signals.counts[:, None].repeat(signals.n, axis=1)
+    exact = {"points": list(signals.points), "units": list(signals.units), "counts": counts.tolist(),
              "prediction": signals.prediction.tolist(), "hit": outcomes.hit.tolist(), "hit5": outcomes.hit5.tolist()}
     floats = {"confidence": signals.confidence, "margin": signals.margin, "entropy": signals.entropy,
               "logp": outcomes.logp, **signals.extra}  # fmt: skip

@@ -66,6 +66,8 @@ def test_what_ran_is_what_the_record_says(gate: str, batch: int) -> None:
         assert not executed.taken.any()
         for number, unit in enumerate(units):
             name = module_names[unit.module]
+            if name == "control":  # its products are run without it; see the test below
+                continue
             assert rows[name] == int(executed.counts[:, number].sum()), (point.name, unit.name)
             leaves = [key for key in module_names.values() if key.startswith(f"{name}.")]
             assert all(rows[leaf] == rows[name] for leaf in leaves), unit.name
@@ -95,10 +97,10 @@ def test_closed_and_open_gates_run_nothing_and_everything() -> None:
     images = random_batch(5).images
     for value in (False, True):
         decided = torch.full((5,), value)
-        _, rows, (_, ran) = watched(
+        _, rows, done = watched(
             network, images, lambda decided=decided: run_compacted(network, images, lambda k, z: decided)
         )
-        assert bool((ran == value).all())
+        assert bool((done.actions == value).all())
         assert all(rows[f"blocks.{i}"] == 5 * value for i in range(1, 9))
         assert rows["blocks.0"] == 5
 
