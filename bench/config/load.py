@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,16 @@ class Loaded:
             return self
         return Loaded(check_comparison(self.whole), self.whole, self.path, self.whole)
 
+    def only(self, names: Collection[str]) -> Loaded:
+        """The same with these runs."""
+        runs = self.comparison.runs
+        keep = [index for index, run in enumerate(runs) if run.name in names]
+        nodes = self.tree.value["runs"]
+        tree = Node({**self.tree.value, "runs": Node([nodes.value[index] for index in keep], nodes.origin)},
+                    self.tree.origin)  # fmt: skip
+        comparison = self.comparison.model_copy(update={"runs": tuple(runs[index] for index in keep)})
+        return Loaded(comparison, tree, self.path, self.whole)
+
 
 def load_config(
     path: str | Path,
@@ -76,17 +86,12 @@ def load_config(
 
         expand_ablation(tree, comparison, path)
         comparison = check_comparison(tree)
-    whole = tree
-    if only:
-        names = [run.name for run in comparison.runs]
-        for name in only:
-            if name not in names:
-                raise ConfigError(f"--only {name}: no such run{did_you_mean(name, names)}", where=str(path))
-        keep = [i for i, run in enumerate(comparison.runs) if run.name in only]
-        runs = tree.value["runs"]
-        tree = Node({**tree.value, "runs": Node([runs.value[i] for i in keep], runs.origin)}, tree.origin)
-        comparison = comparison.model_copy(update={"runs": tuple(comparison.runs[i] for i in keep)})
-    return Loaded(comparison, tree, path, whole)
+    loaded = Loaded(comparison, tree, path, tree)
+    names = [run.name for run in comparison.runs]
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"--only {name}: no such run{did_you_mean(name, names)}", where=str(path))
+    return loaded.only(only) if only else loaded
 
 
 def check_comparison(tree: Node) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from bench.config.load import COMMAND_LINE, Loaded
 from bench.config.resolve import RunSpec
 from bench.config.schema import Comparison
+from bench.errors import ConfigError
 from bench.launch.describe import resolved_yaml
 from bench.launch.preflight import leave_out_impossible, plan_runs
 from bench.store.comparison import read_comparison
@@ -42,7 +44,7 @@ def find_whole(
     named = {spec.run for spec in specs}
     planned = [*specs]
     if len(every.comparison.runs) > len(named):
-        others = [spec for spec in plan_runs(every) if spec.run not in named]
+        others = _plan_others(every, named)
         planned += leave_out_impossible(every, measure_given(others) if given else others)
     seeds = loaded.whole.find(("seeds",))
     by_command = seeds is not None and seeds.origin == COMMAND_LINE
@@ -66,6 +68,18 @@ def find_whole(
         asked |= {spec.folder for spec in chosen if before.get(spec.folder, now and spec.seed in mine)}
     union = list(dict.fromkeys(spec.seed for spec in found if _takes_shared(every.comparison, spec.run)))
     return Whole(every.comparison, found, asked, resolved_yaml(loaded, union))
+
+
+def _plan_others(every: Loaded, named: Collection[str]) -> list[RunSpec]:
+    """The runs that ``--only`` leaves out; one that cannot be planned with these settings is named on stderr."""
+    found: list[RunSpec] = []
+    for run in every.comparison.runs:
+        if run.name not in named:
+            try:
+                found += plan_runs(every.only([run.name]))
+            except ConfigError as error:
+                print(f"run '{run.name}' is left out of the tables: {error}", file=sys.stderr)
+    return found
 
 
 def measure_given(specs: Sequence[RunSpec]) -> list[RunSpec]:

@@ -146,8 +146,8 @@ def test_runs_of_different_cost_keep_the_usual_columns(tmp_path: Path) -> None:
 def test_a_run_stores_what_its_training_took(tmp_path: Path) -> None:
     """From a real training: the estimate of the memory room, and the time of a step from the logged speed."""
     from bench.cli import main
-    from bench.config.resolve import RunSpec
     from bench.cost.memory import estimate_memory
+    from bench.launch.folder import read_spec
     from bench.method import DataSpec
     from bench.registry import method_class
 
@@ -167,7 +167,7 @@ runs:
     found = {}
     for status in sorted(out.glob("runs/*/status.json")):
         facts = json.loads(status.read_text())
-        spec = RunSpec.model_validate_json((status.parent / "spec.json").read_text())
+        spec = read_spec(status.parent)
         cls = method_class("resnet")
         method = cls(cls.Config.model_validate(spec.options), DataSpec("synthetic", 10, 32))
         memory = estimate_memory(method, method.stages()[-1], spec.stages[-1].recipe)
