@@ -40,13 +40,13 @@ def main(options: argparse.Namespace) -> int:
     code = run.main(options)
     if int(os.environ.get("RANK") or 0) != 0:
         return code  # under torchrun the first process writes and prints
-    from bench.report.effects import write_effects
-    from bench.report.results import read_results
+    from bench.evaluate.effects import write_effects
+    from bench.evaluate.results import read_results
 
     results = read_results(output_folder(loaded))
     table = write_effects(results, results.out)
     if table is not None:
-        from bench.report.effects import effects
+        from bench.evaluate.effects import effects
 
         _print(effects(results))
         print(f"table in {table}")

@@ -12,7 +12,7 @@ from bench.config.resolve import RunSpec
 from bench.launch.preflight import plan_runs
 
 if TYPE_CHECKING:
-    from bench.report.results import Results
+    from bench.evaluate.results import Results
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

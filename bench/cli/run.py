@@ -70,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
     if outcome.stopped_by is not None:
         say_stopped()
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:
-        from bench.report.results import read_results
+        from bench.evaluate.results import read_results
 
         with suppress(BrokenPipeError):  # | head: the runs went as they went
             show(outcome.results or read_results(outcome.out))

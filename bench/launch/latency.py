@@ -20,8 +20,10 @@ from bench.data import DataBundle, open_data
 from bench.data.fingerprint import take_fingerprint
 from bench.errors import BenchError, ConfigError, RunError
 from bench.evaluate.collect import AMP_TYPES
+from bench.evaluate.comparing.compare import reference_macs
 from bench.evaluate.latency import read_latency, write_latency
 from bench.evaluate.measured import Measured, read_measured
+from bench.evaluate.results import read_results
 from bench.launch.folder import RunFolder, hold, host_class
 from bench.launch.inspect import last_stage
 from bench.launch.plans import TimedPlan, make_plans
@@ -29,8 +31,6 @@ from bench.launch.run_one import make_method, pick_device
 from bench.launch.same_data import check_same_data
 from bench.launch.stages import load_given_weights, run_weights
 from bench.method import Executed, Method, load_strict
-from bench.report.comparing import reference_macs
-from bench.report.results import read_results
 from bench.store.comparison import read_comparison
 from bench.store.stage import check_weights
 from bench.store.status import read_status, stored_weights

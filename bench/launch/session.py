@@ -34,7 +34,7 @@ from bench.launch.worker import start_worker
 from bench.train.watch import Interrupted, Watch
 
 if TYPE_CHECKING:
-    from bench.report.results import Results
+    from bench.evaluate.results import Results
 
 #: A run's process that was asked to stop is waited for this long (seconds), then killed.
 _GRACE = 10.0

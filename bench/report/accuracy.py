@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluate.bounds import ORACLE, RANDOM
+from bench.evaluate.results import Results
 from bench.report.fonts import text_of
 from bench.report.labels import Label, densify, place_labels
-from bench.report.results import Results
 from bench.report.style import (
     CONVENTION,
     INK,

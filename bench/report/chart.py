@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bench.evaluate.results import Results
 from bench.report.accuracy import CURVES, POINTS, families
-from bench.report.results import Results
 from bench.report.style import format_macs, looks, spans
 
 _DASHES = {"anytime": "5 4", "cascade": "9 3 2 3", "confidence": "2 3"}

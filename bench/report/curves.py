@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.evaluate.results import Results, RunResult
 from bench.report.fonts import text_of
-from bench.report.results import Results, RunResult
 from bench.report.style import MUTED, TWO_COLUMNS, Look, looks, new_figure, save_figure, styled, wrap_text
 
 if TYPE_CHECKING:

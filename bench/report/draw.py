@@ -10,9 +10,9 @@ from typing import Any
 
 from bench.evaluate import latency
 from bench.evaluate.columns import write_rows, write_table
+from bench.evaluate.results import Results, read_results
+from bench.evaluate.seeds import COLUMNS, legacy_columns, summarise
 from bench.report.fonts import font_note, legible
-from bench.report.results import Results, read_results
-from bench.report.tables import COLUMNS, legacy_columns, summarise
 from bench.store.runs_table import write_runs_table
 
 #: Figures between the front and the diagnostics, by stem.
@@ -72,10 +72,14 @@ def _run_lines(results: Results) -> list[dict[str, Any]]:
 
 def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: ReportFiles):  # type: ignore[no-untyped-def]
     """Tables and figures besides the results themselves; returns what the page needs to know of them."""
-    from bench.report import comparing, diagnostics, ledger, pareto
+    from bench.evaluate import ledger
+    from bench.evaluate.comparing import compare as comparing
+    from bench.evaluate.effects import effects, write_effects
+    from bench.evaluate.training import training_lines, write_training
+    from bench.report import diagnostics, pareto
     from bench.report.accuracy import draw_accuracy
     from bench.report.curves import draw_curves
-    from bench.report.effects import draw_effects, effects, write_effects
+    from bench.report.effects_figure import draw_effects
     from bench.report.html import Page
     from bench.report.latency import draw_latency, over_seeds
     from bench.report.page_tables import (
@@ -86,7 +90,6 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
         training_table,
         verdicts_table,
     )  # fmt: skip
-    from bench.report.training import training_lines, write_training
 
     out, plots = results.out, results.out / "plots"
     compared = comparing.compare(results)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.report.results import Results
+from bench.evaluate.effects import effects
+from bench.evaluate.results import Results
+from bench.report.fonts import text_of
 from bench.report.style import (
     CONVENTION,
     INK,
@@ -14,6 +17,8 @@ from bench.report.style import (
     Look,
     looks,
     new_figure,
+    save_figure,
+    styled,
     wrap_text,
 )
 
@@ -21,13 +26,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURE", "effects_figure"]
+__all__ = ["FIGURE", "draw_effects", "effects_figure"]
 
 FIGURE = "ablation-effects"
 
 #: Inches: height of a row and of a heading, width of the cost panel, the gap before it, most room for names.
 _ROW, _HEADING, _COST, _GAP, _NAMES = 0.2, 0.27, 1.35, 0.25, 2.7
 _SIZE, _NOTE = 7.5, 6.2
+
+
+def draw_effects(results: Results, folder: Path) -> list[Path]:
+    """Draw the effects into a folder, every format; nothing without an ablation that has numbers."""
+    rows = effects(results)
+    if not any(row.get("top1_difference") is not None for row in rows):
+        return []
+    with styled(text_of(results)):
+        return save_figure(effects_figure(results, rows), folder / FIGURE)
 
 
 def effects_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:

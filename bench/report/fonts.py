@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bench.report.results import Results, RunResult
+from bench.evaluate.results import Results, RunResult
 
 if TYPE_CHECKING:
     from matplotlib.font_manager import FontEntry

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.evaluate.results import Results, RunResult
 from bench.files import write_text_atomic
 from bench.report.chart import chart_json
 from bench.report.page_tables import Table, results_table
-from bench.report.results import Results, RunResult
 from bench.report.style import CONVENTION
 from bench.text import visible
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.evaluate.results import Results
 from bench.report.fonts import text_of
 from bench.report.labels import Label, place_labels
-from bench.report.results import Results
 from bench.report.style import (
     CONVENTION,
     INK,

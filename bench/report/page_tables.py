@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.report.results import Results
+from bench.evaluate.results import Results
+from bench.evaluate.seeds import interval_over
 from bench.report.style import format_macs, looks
-from bench.report.tables import interval_over
 
 
 @dataclass(frozen=True)

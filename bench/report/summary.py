@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.evaluate.results import Results, read_results
+from bench.evaluate.seeds import interval_over, summarise
+from bench.evaluate.training import FACTS, training_lines
 from bench.report.fonts import font_note
-from bench.report.results import Results, read_results
 from bench.report.style import format_macs
 from bench.report.summary_budgets import budget_table, gate_lines, verdict_lines
-from bench.report.tables import interval_over, summarise
-from bench.report.training import FACTS, training_lines
 from bench.text import terminal, words
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from bench.cost.timing import energy_of, peak_memory, time_interleaved
 from bench.errors import RunError
 from bench.evaluate.latency import COLUMNS, read_latency, write_latency
 from bench.evaluate.record import DecisionRecord
+from bench.evaluate.results import Results, read_results
 from bench.launch.folder import RunFolder
 from bench.launch.latency import _as_it_was_run
 from bench.launch.plans import choose_points
 from bench.launch.preflight import plan_runs
 from bench.registry import method_names
 from bench.report.latency import draw_latency
-from bench.report.results import Results, read_results
 
 CHANNELS_LAST = ("--set", "recipe.channels_last=true")
 FAST = ("--rounds", 3, "--warmup", 1, "--images", 16, "--batch-sizes", "1,8")

@@ -18,10 +18,10 @@ from strike import INTERRUPT, INTERRUPT_ALL, KILL_PARENT, arm, hits
 
 from bench.config.load import load_config
 from bench.config.resolve import resolve
+from bench.evaluate.results import read_results
 from bench.launch.session import Session
 from bench.launch.whole import find_whole
 from bench.locks import ABANDONED, LOCK, locked
-from bench.report.results import read_results
 from bench.train.watch import Watch
 
 SMALL = {"name": "fine", "method": "resnet", "options": {"depth": 8}}

@@ -14,7 +14,7 @@ from quick import R8, change_status, make_pictures, statuses, write_folder_file,
 
 from bench.cli import main
 from bench.evaluate.latency import COLUMNS, read_latency, write_latency
-from bench.report.results import read_results
+from bench.evaluate.results import read_results
 from bench.store.sealed import read_sealed, write_sealed
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from synthetic_results import FAMILIES, QUICK, write_results
 
+from bench.evaluate.comparing.compare import TABLES, Compared, compare, write_compared
 from bench.evaluate.latency import COLUMNS, write_latency
-from bench.report.comparing import TABLES, Compared, compare, write_compared
+from bench.evaluate.results import read_results
 from bench.report.latency import over_seeds
-from bench.report.results import read_results
 
 BUDGETS = (0.5, 1.0, "25M", "60M")
 
@@ -113,7 +113,7 @@ def test_nothing_is_chosen_under_the_published_protocol(tmp_path: Path) -> None:
 
 
 def test_too_many_comparisons_are_left_out_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.comparing.MOST_VERDICTS", 10)
+    monkeypatch.setattr("bench.evaluate.comparing.compare.MOST_VERDICTS", 10)
     found = compared(tmp_path)
     assert found.verdicts == []
     assert any(note.startswith("No verdicts: 105 comparisons") for note in found.notes)

@@ -17,15 +17,15 @@ from matplotlib.text import Text
 from synthetic_results import FAMILIES, QUICK, gates, write_results
 
 from bench.evaluate.diagnostics import TABLES
+from bench.evaluate.diagnostics.write import diagnose_results
 from bench.evaluate.record import DecisionRecord
+from bench.evaluate.results import read_results
 from bench.report.diagnostics import CAPTIONS, FOLDER, draw_diagnostics, write_diagnostics
 from bench.report.diagnostics.agreement import agreement_figure
 from bench.report.diagnostics.frame import MOST_RUNS, keep_runs, share_colours, thin, words_of
 from bench.report.diagnostics.payers import payers_figure, spread
 from bench.report.diagnostics.reliability import reliability_figure
 from bench.report.diagnostics.usage import usage_figure
-from bench.report.diagnostics.write import diagnose_results
-from bench.report.results import read_results
 from bench.report.style import FORMATS, styled
 
 FIGURES = (usage_figure, reliability_figure, payers_figure, agreement_figure)

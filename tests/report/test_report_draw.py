@@ -16,14 +16,14 @@ import pytest
 from synthetic_results import FAMILIES, QUICK, write_results
 
 from bench.errors import RunError
+from bench.evaluate.results import read_results
 from bench.evaluate.rows import read_rows
+from bench.evaluate.seeds import COLUMNS, interval_over, summarise
 from bench.evaluate.stats import t_quantile
 from bench.report import draw
 from bench.report.accuracy import accuracy_figure
 from bench.report.curves import join_stages
-from bench.report.results import read_results
 from bench.report.style import COLOURS, MARKERS, format_macs, looks, pick, styled
-from bench.report.tables import COLUMNS, interval_over, summarise
 
 BROKEN = {
     ("gated38", 1): ("diverged", "the loss is no longer finite at step 400 (epoch 4)"),

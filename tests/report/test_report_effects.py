@@ -12,11 +12,12 @@ import pytest
 from synthetic_records import make_cost, make_record
 
 from bench.config.schema import Evaluate
+from bench.evaluate.effects import COLUMNS, effects, write_effects
 from bench.evaluate.measured import Measured
 from bench.evaluate.record import DecisionRecord
+from bench.evaluate.results import Results, RunResult
 from bench.evaluate.stats import paired_difference, t_quantile
-from bench.report.effects import COLUMNS, draw_effects, effects, write_effects
-from bench.report.results import Results, RunResult
+from bench.report.effects_figure import draw_effects
 
 N = 400
 M = 1_000_000

@@ -12,15 +12,15 @@ import pytest
 from synthetic_results import QUICK, exits, gates, paths, write_results
 from test_report_effects import _results, _run
 
+from bench.evaluate.effects import effects
+from bench.evaluate.results import Results, read_results
+from bench.evaluate.seeds import summarise
 from bench.report import fonts
 from bench.report.accuracy import accuracy_figure
 from bench.report.curves import curves_figure
-from bench.report.effects import effects
 from bench.report.effects_figure import effects_figure
-from bench.report.results import Results, read_results
 from bench.report.style import looks, save_figure, styled
 from bench.report.summary import print_summary
-from bench.report.tables import summarise
 
 SMALL = [
     *QUICK,

@@ -10,10 +10,10 @@ from synthetic_results import FAMILIES, QUICK, write_results
 
 from bench.config.comparing import Published
 from bench.config.schema import Run
+from bench.evaluate.ledger import make_ledger, write_ledger
+from bench.evaluate.results import read_results
+from bench.evaluate.seeds import summarise
 from bench.launch.folder import _compared
-from bench.report.ledger import make_ledger, write_ledger
-from bench.report.results import read_results
-from bench.report.tables import summarise
 
 
 def published(top1: float, **more: Any) -> dict[str, Any]:

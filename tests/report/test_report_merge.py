@@ -15,14 +15,14 @@ from bench.config.load import load_config
 from bench.config.resolve import resolve
 from bench.data.fingerprint import Fingerprint, PartPrint
 from bench.errors import ConfigError
+from bench.evaluate.comparing.compare import compare
+from bench.evaluate.effects import effects
 from bench.evaluate.latency import COLUMNS, read_latency, write_latency
+from bench.evaluate.results import read_results
 from bench.evaluate.rows import read_rows
+from bench.evaluate.seeds import summarise
 from bench.report import draw
-from bench.report.comparing import compare
-from bench.report.effects import effects
 from bench.report.merge import merge_results
-from bench.report.results import read_results
-from bench.report.tables import summarise
 
 
 @pytest.fixture

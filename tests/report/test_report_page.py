@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from synthetic_results import QUICK, write_results
 
+from bench.evaluate.results import read_results
+from bench.evaluate.seeds import summarise
 from bench.report import draw
 from bench.report.html import _seconds, public_spec
-from bench.report.results import read_results
-from bench.report.tables import summarise
 
 BROWSER = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 BROKEN = {

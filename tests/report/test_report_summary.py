@@ -13,10 +13,10 @@ from rich.console import Console
 from synthetic_results import FAMILIES, write_results
 
 from bench.evaluate.comparing.frontier import auc_rows
+from bench.evaluate.results import read_results
+from bench.evaluate.seeds import summarise
 from bench.report import draw
-from bench.report.results import read_results
 from bench.report.summary import print_summary
-from bench.report.tables import summarise
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 from synthetic_results import static, write_results
 
+from bench.evaluate.results import read_results
+from bench.evaluate.seeds import summarise
 from bench.evaluate.speed import training_speed
-from bench.report.results import read_results
+from bench.evaluate.training import COLUMNS, write_training
 from bench.report.summary import print_summary
-from bench.report.tables import summarise
-from bench.report.training import COLUMNS, write_training
 
 NORMS = [(name, f"{name} norm", "resnet", [], static(40.6, skill), ["warm", "train"])
          for name, skill in (("batch", 1.0), ("online", 1.1), ("none", 0.7))]  # fmt: skip

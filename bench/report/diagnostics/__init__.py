@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from bench.evaluate.diagnostics.write import FOLDER, Diagnostics, write_diagnostics
 from bench.report.diagnostics.draw import CAPTIONS, draw_diagnostics
-from bench.report.diagnostics.write import FOLDER, Diagnostics, write_diagnostics
 
 __all__ = ["CAPTIONS", "FOLDER", "Diagnostics", "draw_diagnostics", "write_diagnostics"]

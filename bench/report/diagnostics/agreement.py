@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.evaluate.diagnostics import Diagnosis
 from bench.evaluate.diagnostics.views import by_run
+from bench.evaluate.results import Results
 from bench.report.diagnostics.frame import (
     Page,
     colour_bar,
@@ -21,7 +22,6 @@ from bench.report.diagnostics.frame import (
     share_colours,
     thin,
 )
-from bench.report.results import Results
 from bench.report.style import COLOURS, GRID, INK
 
 NAME = "exit-agreement"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.evaluate.diagnostics import Diagnosis
+from bench.evaluate.diagnostics.write import diagnose_results
+from bench.evaluate.results import Results
 from bench.report.diagnostics import agreement, payers, reliability, usage
-from bench.report.diagnostics.write import diagnose_results
 from bench.report.fonts import text_of
-from bench.report.results import Results
 from bench.report.style import FORMATS, save_figure, styled
 
 _FIGURES = {

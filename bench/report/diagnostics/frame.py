@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.evaluate.diagnostics import Diagnosis
-from bench.report.results import Results
+from bench.evaluate.results import Results
 from bench.report.style import COLOURS, INK, MUTED, TWO_COLUMNS, new_figure, wrap_text
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 from bench.evaluate.diagnostics import Diagnosis
 from bench.evaluate.diagnostics.diagnose import difficulty_notes, mixture_notes
 from bench.evaluate.diagnostics.payers import QUANTILES
+from bench.evaluate.results import Results
 from bench.report.diagnostics.frame import (
     ALL_CLASSES,
     EXTREMES,
@@ -23,7 +24,6 @@ from bench.report.diagnostics.frame import (
     room_below,
     view_notes,
 )
-from bench.report.results import Results
 from bench.report.style import CONVENTION, MUTED, TWO_COLUMNS, Look, looks, wrap_text
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 from bench.evaluate.diagnostics import Case, Diagnosis
 from bench.evaluate.diagnostics.diagnose import mixture_notes
 from bench.evaluate.diagnostics.views import by_run
+from bench.evaluate.results import Results
 from bench.report.diagnostics.frame import (
     Page,
     facts,
@@ -21,7 +22,6 @@ from bench.report.diagnostics.frame import (
     thin,
     words_of,
 )
-from bench.report.results import Results
 from bench.report.style import COLOURS, GRID, INK, MUTED
 
 NAME = "reliability"

@@ -10,6 +10,7 @@ import numpy as np
 from bench.evaluate.diagnostics import Diagnosis
 from bench.evaluate.diagnostics.diagnose import mixture_notes
 from bench.evaluate.diagnostics.usage import ALL, UNIT
+from bench.evaluate.results import Results
 from bench.report.diagnostics.frame import (
     ALL_CLASSES,
     EXTREMES,
@@ -27,7 +28,6 @@ from bench.report.diagnostics.frame import (
     share_colours,
     view_notes,
 )
-from bench.report.results import Results
 from bench.report.style import COLOURS
 
 NAME = "usage-heatmap"

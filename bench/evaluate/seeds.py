@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from bench.evaluate.columns import LEGACY
+from bench.evaluate.results import Results
 from bench.evaluate.stats import t_interval
-from bench.report.results import Results
 
 
 class SummaryRow(TypedDict, total=False):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.evaluate.columns import write_table
 from bench.evaluate.diagnostics import TABLES, Case, Diagnosis, diagnose
-from bench.report.results import Results
+from bench.evaluate.results import Results
 
 #: Folder of the tables, below that of the results.
 FOLDER = "diagnostics"

@@ -17,7 +17,7 @@ from bench.evaluate.comparing.choosing import macs_of_points
 from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender
 from bench.evaluate.comparing.verdicts import AUC, Standing
 from bench.evaluate.measured import Measured
-from bench.report.results import Results, RunResult
+from bench.evaluate.results import Results, RunResult
 
 #: More comparisons than this are not made: adjusted for so many, next to nothing could be decided.
 MOST_VERDICTS = 3000

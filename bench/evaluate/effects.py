@@ -15,11 +15,10 @@ from typing import Any, TypedDict
 import numpy as np
 
 from bench.evaluate.columns import write_table
+from bench.evaluate.results import Results, RunResult
 from bench.evaluate.stats import Interval, bootstrap_mean, t_interval
-from bench.report.fonts import text_of
-from bench.report.results import Results, RunResult
 
-__all__ = ["COLUMNS", "NAME", "draw_effects", "effects", "write_effects"]
+__all__ = ["COLUMNS", "NAME", "effects", "write_effects"]
 
 NAME = "effects.csv"
 
@@ -119,18 +118,6 @@ def write_effects(results: Results, out: Path) -> Path | None:
         return None
     write_table(out / NAME, COLUMNS, rows)
     return out / NAME
-
-
-def draw_effects(results: Results, folder: Path) -> list[Path]:
-    """Draw the effects into a folder, every format; nothing without an ablation that has numbers."""
-    from bench.report.effects_figure import FIGURE, effects_figure
-    from bench.report.style import save_figure, styled
-
-    rows = effects(results)
-    if not any(row.get("top1_difference") is not None for row in rows):
-        return []
-    with styled(text_of(results)):
-        return save_figure(effects_figure(results, rows), folder / FIGURE)
 
 
 # ---- runs by their levels ---------------------------------------------------------------------------

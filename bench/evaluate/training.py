@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.evaluate.columns import write_table
+from bench.evaluate.results import Results, RunResult
 from bench.evaluate.speed import training_speed
-from bench.report.results import Results, RunResult
 
 NAME = "training.csv"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bench.evaluate.columns import write_table
-from bench.report.results import Results
+from bench.evaluate.results import Results
 
 NAME = "ledger.csv"
 
