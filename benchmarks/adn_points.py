@@ -87,7 +87,7 @@ def _work_ratio(method: ADN, network: AdaptiveNetwork, table: CostTable) -> floa
     for handle in handles:
         handle.remove()
     macs = dict(zip(table.units, table.columns["macs_fvcore"].tolist()))
-    apart = int(table.cost(network.counts())["macs_fvcore"].sum())
+    apart = int(table.cost(method.walker(network).counts())["macs_fvcore"].sum())
     return sum(macs[name] * times for name, times in ran.items()) / apart
 
 

@@ -24,6 +24,7 @@ from baselines.norms.factory import norm_layer
 from baselines.resnet import CifarResNet
 from bench.config.data import DataSpec
 from bench.errors import ConfigError
+from bench.walking import as_unit
 from methods.adn.blocks import AdaptiveSwinBlock, AdaptiveSwinBlockV2, make_adaptive
 from methods.adn.config import ADNConfig
 from methods.adn.network import NCHW, NHWC, TOKENS, AdaptiveNetwork, AdaptiveStage
@@ -70,6 +71,7 @@ def build_network(config: ADNConfig, data: DataSpec) -> AdaptiveNetwork:
             seen += piece.block
             skippable.append(piece.block and seen > few)
             names[f"stages.{number}.blocks.{index}"] = piece.name
+            as_unit(piece.module, piece.name)
             if not skippable[-1]:
                 make_adaptive(piece.module, config.skip_aware)
                 if isinstance(piece.module, (AdaptiveSwinBlock, AdaptiveSwinBlockV2)):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from bench.config.data import DataSpec
-from bench.method import Arch, Batch, Capability, Decisions, Executed, Exports, Method, Plan, Point, RunStage, Unit
+from bench.method import Arch, Batch, Capability, Decisions, Exports, Method, Point, RunStage, Walk
 from bench.train.losses import cross_entropy
 from methods.adn.config import ADNConfig
 from methods.adn.export import constructor, export_configuration
@@ -86,62 +86,19 @@ class ADN(Method[ADNConfig], Exports):
         """All 2^n skip configurations, FFFF (the super-net) first, TTTT (the base-net) last."""
         return [_point(skip) for skip in cast(AdaptiveNetwork, model).skips()]
 
-    def units(self, model: nn.Module) -> list[Unit]:
-        """Stem, every block and patch merging, head.
+    def walk(self, model: nn.Module, images: Tensor, point: Point) -> Walk:
+        """A mandatory block is one unit whichever set of norms it uses: both do the same work."""
+        yield model(images, point.settings["skip"])
 
-        A mandatory block is one unit whichever set of norms it uses: both do the same work.
-        """
-        network = cast(AdaptiveNetwork, model)
-        weight = next(network.parameters())
-        side = self.data.image_size
-        x = torch.zeros(1, self.data.channels, side, side, device=weight.device, dtype=weight.dtype)
-        modes = [(module, module.training) for module in network.modules()]
-        network.eval()
-        units = []
-        with torch.no_grad():
-            for name, module, _ in network.pieces():
-                units.append(Unit(name, module, (x,)))
-                x = module(x)
-        for module, training in modes:
-            module.training = training
-        return units
+    def cascade(self, model: nn.Module) -> list[Point]:
+        """The configurations of the option: base-net, then super-net."""
+        return [_point(skip) for skip in self.config.cascade_skips()]
 
     @torch.no_grad()
     def record(self, model: nn.Module, images: Tensor) -> Decisions:
-        network = cast(AdaptiveNetwork, model)
-        logits = [out for _, out in network.walk(images)]
-        return Decisions(torch.stack(logits), network.counts().to(images.device))
-
-    @torch.no_grad()
-    def execute(self, model: nn.Module, images: Tensor, plan: Plan) -> Executed:
-        """A point runs as it is; a policy is asked after each configuration of the cascade who goes on.
-
-        The cascade is that of the options (base-net, then super-net), or the points that the policy names in
-        an attribute ``points``. A sample that goes on runs the next configuration from the image; counts add
-        up. ``taken`` is the place in the cascade.
-        """
-        network = cast(AdaptiveNetwork, model)
-        row_of = dict(zip(network.skips(), network.counts().to(images.device)))
-        if isinstance(plan, Point):
-            logits = network(images, plan.settings["skip"])
-            counts = row_of[plan.settings["skip"]].expand(len(images), -1)
-            return Executed(logits, counts, torch.zeros(len(images), dtype=torch.int64, device=images.device))
-        points: Sequence[Point] | None = getattr(plan, "points", None)
-        skips = [point.settings["skip"] for point in points] if points else self.config.cascade_skips()
-        rows = torch.arange(len(images), device=images.device)
-        logits = images.new_empty(0)
-        counts = torch.zeros(len(images), len(row_of[skips[0]]), dtype=torch.int64, device=images.device)
-        taken = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        for k, skip in enumerate(skips):
-            out = network(images[rows] if k else images, skip)
-            logits = out.clone() if k == 0 else logits.index_copy(0, rows, out)
-            counts[rows] += row_of[skip]
-            taken[rows] = k
-            if k + 1 < len(skips):
-                rows = rows[plan(k, out)]
-            if not len(rows):
-                break
-        return Executed(logits, counts, taken)
+        """Points that begin alike share what they have in common."""
+        logits = [out for _, out in cast(AdaptiveNetwork, model).walk(images)]
+        return Decisions(torch.stack(logits), self.walker(model).counts())
 
     # ---- weights ----------------------------------------------------------------------------------
     @classmethod

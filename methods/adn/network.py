@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from methods.adn.blocks import Adaptive
@@ -112,23 +111,3 @@ class AdaptiveNetwork(nn.Module):
     def skips(self) -> list[Skip]:
         """All skip configurations, the super-net first."""
         return all_skips(self.split.flags)
-
-    def pieces(self) -> Iterator[tuple[str, nn.Module, int | None]]:
-        """Name, module and, for skippable blocks, the number of its flag (from 0), in running order.
-
-        A block is named after torchvision's; a MobileNetV2 has no piece called stem, its first convolution
-        follows the first flag.
-        """
-        if not isinstance(self.stem, nn.Identity):
-            yield "stem", self.stem, None
-        for number, stage in enumerate(self.stages):
-            for index, (block, skippable) in enumerate(zip(stage.blocks, stage.skippable)):
-                name = self.torchvision_names[f"stages.{number}.blocks.{index}"]
-                yield name, block, number if skippable else None
-        yield "head", self.head, None
-
-    def counts(self) -> Tensor:
-        """How often each piece runs in each skip configuration: int64 [2^n, pieces], zeros and ones."""
-        flags = [flag for _, _, flag in self.pieces()]
-        rows = [[int(flag is None or not skip[flag]) for flag in flags] for skip in self.skips()]
-        return torch.tensor(rows)

@@ -13,19 +13,19 @@ each is a sum over everything that has run by the time an exit has answered:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.method import Unit
-from methods.imta_msdnet.config import IMTAMSDNetConfig
-from methods.imta_msdnet.geometry import exit_cells
-from methods.imta_msdnet.isc import IMTANet
-from methods.imta_msdnet.network import MSDNet, Trunk, scale_sizes
+from methods.imta_msdnet.geometry import Geometry, cell_name, exit_cells
 
-__all__ = ["UnitPlan", "count_official", "plan_units"]
+__all__ = ["count_official", "with_published_costs"]
+
+COLUMNS = ("msdnet_ops", "macs_full", "macs_lazy")
 
 
 class OfficialCount(NamedTuple):
@@ -33,13 +33,6 @@ class OfficialCount(NamedTuple):
 
     ops: int
     macs: int
-
-
-class UnitPlan(NamedTuple):
-    """units in order; ran: int64 [exits, units], how often each ran by the time an exit has answered."""
-
-    units: list[Unit]
-    ran: Tensor
 
 
 def count_official(module: nn.Module, inputs: Sequence[Tensor]) -> OfficialCount:
@@ -79,76 +72,23 @@ def count_official(module: nn.Module, inputs: Sequence[Tensor]) -> OfficialCount
     return OfficialCount(ops, macs)
 
 
-def plan_units(
-    model: MSDNet | IMTANet, config: IMTAMSDNetConfig, image_size: int, channels: int = 3
-) -> UnitPlan:
-    """Every cell, every head and every piece of the collaboration as a unit of its own."""
-    trunk = model.trunk
-    geometry = trunk.geometry
-    device = next(trunk.parameters()).device
-    examples = _cell_examples(trunk, config, image_size, channels, device)
-    units = [
-        Unit(f"stem scale {scale + 1}" if index == 0 else f"layer {index} scale {scale + 1}",
-             trunk.cell(index, scale), inputs)
-        for (index, scale), inputs in examples.items()
-    ]  # fmt: skip
-    position = {cell: i for i, cell in enumerate(examples)}
-    exits = [_exit_pieces(model, k, config, image_size, device) for k in range(config.exits)]
-    counts = [count_official(unit.module, unit.inputs) for unit in units]
-    ran_rows = torch.zeros((config.exits, len(units) + sum(map(len, exits))), dtype=torch.int64)
-    full, lazy = exit_cells(geometry, False), exit_cells(geometry, True)
-    in_force = lazy if config.lazy else full
-    columns = ("msdnet_ops", "macs_full", "macs_lazy")
-    units = [Unit(u.name, u.module, u.inputs, dict.fromkeys(columns, 0.0)) for u in units]
-    for k, pieces in enumerate(exits):
-        ran_rows[k:, [position[cell] for cell in in_force[k]]] = 1
-        ran_rows[k:, len(units) : len(units) + len(pieces)] = 1
-        own = [count_official(unit.module, unit.inputs) for unit in pieces]
-        block = [counts[position[cell]] for cell in full[k]]
-        extra = {
-            "msdnet_ops": float(sum(c.ops for c in [*block, *own])),
-            "macs_full": float(sum(c.macs for c in [*block, *own])),
-            "macs_lazy": float(sum(c.macs for c in [*(counts[position[cell]] for cell in lazy[k]), *own])),
-        }
-        charges = [dict.fromkeys(columns, 0.0)] * (len(pieces) - 1) + [extra]
-        units += [Unit(u.name, u.module, u.inputs, charge) for u, charge in zip(pieces, charges)]
-    return UnitPlan(units, ran_rows)
+def with_published_costs(units: Sequence[Unit], geometry: Geometry, lazy: bool) -> list[Unit]:
+    """The units, cells first and then exit by exit, with the columns above."""
+    cells = {cell_name(cell): cell for cells in exit_cells(geometry, lazy) for cell in cells}
+    counts = {cells.get(unit.name, unit.name): count_official(unit.module, unit.inputs) for unit in units}
+    pieces = [[unit for unit in units if unit.name in piece_names(k)] for k in range(geometry.exits)]
+    priced = [replace(unit, extra_costs=dict.fromkeys(COLUMNS, 0.0)) for unit in units if unit.name in cells]
+    full, needed = exit_cells(geometry, False), exit_cells(geometry, True)
+    for k, (of_all, of_lazy) in enumerate(zip(full, needed)):
+        own = sorted(pieces[k], key=lambda unit: piece_names(k).index(unit.name))
+        heads = [counts[unit.name] for unit in own]
+        block, late = ([counts[cell] for cell in of] + heads for of in (of_all, of_lazy))
+        charge = (sum(c.ops for c in block), sum(c.macs for c in block), sum(c.macs for c in late))
+        priced += [replace(unit, extra_costs=dict.fromkeys(COLUMNS, 0.0)) for unit in own[:-1]]
+        priced.append(replace(own[-1], extra_costs=dict(zip(COLUMNS, map(float, charge)))))
+    return priced
 
 
-def _cell_examples(
-    trunk: Trunk, config: IMTAMSDNetConfig, image_size: int, channels: int, device: torch.device
-) -> dict[tuple[int, int], tuple[Tensor, ...]]:
-    """For every cell, in the order of computation, zeros of the shapes that it reads."""
-    geometry, sizes, factor = trunk.geometry, scale_sizes(config, image_size), config.growth_factor
-
-    def zeros(base: int, scale: int) -> Tensor:
-        return torch.zeros(1, base * factor[scale], sizes[scale], sizes[scale], device=device)
-
-    images = torch.zeros(1, channels, image_size, image_size, device=device)
-    examples: dict[tuple[int, int], tuple[Tensor, ...]] = {}
-    for scale in range(geometry.scales):
-        examples[0, scale] = (zeros(config.channels, scale - 1),) if scale else (images,)
-    for layer in geometry.layers:
-        for scale in geometry.written(layer):
-            examples[layer.index, scale] = tuple(
-                zeros(layer.base_in, s) for _, s in geometry.reads((layer.index, scale))
-            )
-    return examples
-
-
-def _exit_pieces(
-    model: MSDNet | IMTANet, k: int, config: IMTAMSDNetConfig, image_size: int, device: torch.device
-) -> list[Unit]:
-    """What an exit runs besides the cells, in order; the piece that ends in logits last."""
-    side = scale_sizes(config, image_size)[-1]
-    coarsest = torch.zeros(1, model.trunk.geometry.head_width(k), side, side, device=device)
-    if isinstance(model, MSDNet):
-        return [Unit(f"head {k + 1}", model.heads[k], (coarsest,))]
-    collaboration = model.collaboration
-    linear = cast(nn.Linear, collaboration.classify[k])
-    pieces = [Unit(f"feature {k + 1}", model.net.head(k).body, (coarsest,))]
-    if k:
-        logits = torch.zeros(1, linear.out_features, device=device)
-        pieces.append(Unit(f"carry {k}", collaboration.carry[k - 1], (logits,)))
-    pieces.append(Unit(f"classify {k + 1}", linear, (torch.zeros(1, linear.in_features, device=device),)))
-    return pieces
+def piece_names(k: int) -> list[str]:
+    """What an exit may run besides the cells, in order; the piece that ends in logits last."""
+    return [f"feature {k + 1}", f"carry {k}", f"classify {k + 1}", f"head {k + 1}"]

@@ -12,6 +12,13 @@ from typing import Literal
 
 Cell = tuple[int, int]
 
+
+def cell_name(cell: Cell) -> str:
+    """What units call it: 'stem scale 1', 'layer 3 scale 2', counted from 1."""
+    index, scale = cell
+    return f"layer {index} scale {scale + 1}" if index else f"stem scale {scale + 1}"
+
+
 #: Far above every published network (the deepest has 36); a slip in a file should not fill the memory.
 MAX_LAYERS = 1000
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bench.walking import as_unit
 from methods.imta_msdnet.network import MSDNet, Trunk
 
 __all__ = ["Collaboration", "IMTANet"]
@@ -63,6 +64,11 @@ class IMTANet(nn.Module):
         super().__init__()
         self.net = net
         self.collaboration = Collaboration(net.widths, num_classes, stop_gradient)
+        for k, classify in enumerate(self.collaboration.classify):
+            as_unit(net.head(k).body, f"feature {k + 1}")
+            as_unit(classify, f"classify {k + 1}")
+        for k, carry in enumerate(self.collaboration.carry, start=1):
+            as_unit(carry, f"carry {k}")
 
     @property
     def trunk(self) -> Trunk:

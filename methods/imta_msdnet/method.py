@@ -15,23 +15,21 @@ from bench.method import (
     Arch,
     Batch,
     Capability,
-    Decisions,
-    Executed,
     Exports,
     Method,
-    Plan,
     Point,
     RunStage,
     Unit,
+    Walk,
     load_strict,
     strip_prefix,
 )
 from bench.train.losses import cross_entropy
 from methods.imta_msdnet.archs import ARCHS, imta_config, plain_config
 from methods.imta_msdnet.config import IMTAMSDNetConfig
-from methods.imta_msdnet.costs import UnitPlan, plan_units
-from methods.imta_msdnet.execute import run_exits
+from methods.imta_msdnet.costs import with_published_costs
 from methods.imta_msdnet.export import ExitNet, exit_constructor, export_exit
+from methods.imta_msdnet.geometry import Cell, exit_cells, kept_after
 from methods.imta_msdnet.isc import IMTANet
 from methods.imta_msdnet.network import MSDNet, half, scale_sizes
 from methods.imta_msdnet.ofa import one_for_all_loss
@@ -57,7 +55,6 @@ class IMTAMSDNet(Method[IMTAMSDNetConfig], Exports):
                 f"head_pool: fixed needs 5 to 8 pixels at the coarsest scale, but images of {data.image_size} "
                 f"pixels ({data.name}) give {side}; set head_pool: global, or another stem or number of scales"
             )
-        self._planned: tuple[nn.Module, torch.device, UnitPlan] | None = None
 
     @classmethod
     def archs(cls) -> dict[str, Arch]:
@@ -114,35 +111,22 @@ class IMTAMSDNet(Method[IMTAMSDNetConfig], Exports):
         return {"loss": loss, "logits": logits[-1].detach(), **parts}
 
     # ---- measuring --------------------------------------------------------------------------------
-    def points(self, model: nn.Module) -> Sequence[Point]:
-        last = self.config.exits - 1
-        return [Point(f"exit{k + 1}", {"exit": k}) for k in (last, *range(last))]
+    def walk(self, model: nn.Module, images: Tensor) -> Walk:
+        """Exit by exit. Lazily, a cell is computed when the first exit that depends on it is reached."""
+        net, lazy = _ours(model), self.config.lazy
+        cells, geometry = dict(net.trunk.cells()), net.trunk.geometry
+        maps: dict[Cell, Tensor] = {}
+        logits: Tensor | None = None
+        for k, (added, kept) in enumerate(zip(exit_cells(geometry, lazy), kept_after(geometry, lazy))):
+            for cell in added:
+                maps[cell] = cells[cell](*([maps[read] for read in geometry.reads(cell)] or [images]))
+            logits = net.classify(k, maps[geometry.coarsest(k)], logits)
+            rows = yield logits
+            maps, logits = {cell: maps[cell][rows] for cell in kept}, logits[rows]
 
     def units(self, model: nn.Module) -> Sequence[Unit]:
-        return self._plan(model).units
-
-    def record(self, model: nn.Module, images: Tensor) -> Decisions:
-        net = _ours(model)
-        order = [point.settings["exit"] for point in self.points(model)]
-        logits: list[Tensor] = []
-        for k, coarsest in enumerate(net.trunk(images)):
-            logits.append(net.classify(k, coarsest, logits[-1] if logits else None))
-        return Decisions(torch.stack([logits[k] for k in order]), self._plan(model).ran[order])
-
-    def execute(self, model: nn.Module, images: Tensor, plan: Plan) -> Executed:
-        last = plan.settings["exit"] if isinstance(plan, Point) else self.config.exits - 1
-        decide = None if isinstance(plan, Point) else plan
-        logits, stopped = run_exits(_ours(model), images, last=last, decide=decide, lazy=self.config.lazy)
-        counts = self._plan(model).ran.to(images.device)[stopped]
-        return Executed(logits, counts, torch.zeros_like(stopped) if isinstance(plan, Point) else stopped)
-
-    def _plan(self, model: nn.Module) -> UnitPlan:
-        """Units of this very network, planned once; the model's own modules are in it."""
-        device = next(model.parameters()).device
-        if self._planned is None or self._planned[0] is not model or self._planned[1] != device:
-            plan = plan_units(_ours(model), self.config, self.data.image_size, self.data.channels)
-            self._planned = (model, device, plan)
-        return self._planned[2]
+        """Every cell, then what each exit runs besides, with the published costs."""
+        return with_published_costs(super().units(model), _ours(model).trunk.geometry, self.config.lazy)
 
     # ---- published weights ------------------------------------------------------------------------
     @classmethod

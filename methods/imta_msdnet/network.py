@@ -7,16 +7,17 @@ the first block on. Each convolution is followed by a norm and a ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import cast
 
 from torch import Tensor, cat, nn
 
 from baselines.norms.factory import NormLayer, norm_layer
+from bench.walking import as_unit
 from methods.imta_msdnet.config import IMTAMSDNetConfig
 from methods.imta_msdnet.ge import GradientEquilibrium
-from methods.imta_msdnet.geometry import Geometry, Layer
+from methods.imta_msdnet.geometry import Geometry, Layer, cell_name
 
 __all__ = ["MSDNet", "Trunk", "half", "scale_sizes", "stem_kind"]
 
@@ -112,6 +113,8 @@ class Trunk(nn.Module):
             nn.ModuleList(ScaleLayer(config, self.geometry, layer, norm) for layer in self.geometry.block(k))
             for k in range(config.exits)
         )
+        for place, module in self.cells():
+            as_unit(module, cell_name(place))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps: list[Tensor | None] = []
@@ -130,13 +133,12 @@ class Trunk(nn.Module):
                 maps = self.equilibrium.after_head(k, maps)
         return coarsest
 
-    def cell(self, index: int, scale: int) -> nn.Module:
-        """The module of cell (layer index, scale); index 0 is the stem."""
-        if index == 0:
-            return self.stem[scale]
-        block = self.geometry.layers[index - 1].block
-        layer = self.block(block)[index - self.geometry.block(block)[0].index]
-        return layer.cells[scale - layer.first]
+    def cells(self) -> Iterator[tuple[tuple[int, int], nn.Module]]:
+        """Every cell (layer index, scale) with its module; index 0 is the stem."""
+        yield from (((0, scale), module) for scale, module in enumerate(self.stem))
+        layers = (layer for k in range(len(self.blocks)) for layer in self.block(k))
+        for planned, layer in zip(self.geometry.layers, layers):
+            yield from (((planned.index, scale), cell) for scale, cell in enumerate(layer.cells, start=layer.first))
 
     def block(self, k: int) -> list[ScaleLayer]:
         """The layers of block k."""
@@ -174,6 +176,8 @@ class MSDNet(nn.Module):
             Head(geometry.head_width(k), width, num_classes, config.head_pool, norm)
             for k, width in enumerate(self.widths)
         )
+        for k, head in enumerate(self.heads):
+            as_unit(head, f"head {k + 1}")
         if config.init == "he":
             init_he(self)
 

@@ -8,12 +8,13 @@ other images than the dense form's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from bench.walking import tracing, where
-from methods.skipnet.gates import Choose, Stepper
+from methods.skipnet.gates import Choose, Embedding, Stepper
 from methods.skipnet.network import GatedResNet, Routed, State
 
 #: Gate index and the output of the block before it -> logits [B].
@@ -55,5 +56,4 @@ def _reader(network: GatedResNet, x: Tensor) -> Read:
 
     if network.control is None or tracing() or torch.is_autocast_enabled(x.device.type):
         return step
-    fused = Stepper(network.control, len(x))
-    return lambda k, x: fused(network.gates[k](x))
+    return Stepper([cast(Embedding, gate) for gate in network.gates], network.control, len(x))

@@ -7,10 +7,11 @@ outputs under the released softmax, which makes the same p.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from baselines.norms.factory import NormLayer
 
@@ -75,36 +76,40 @@ class Control(nn.Module):
 
 
 class Stepper:
-    """The control without autograd, step by step for one batch: the same products in fewer and larger operations.
+    """All recurrent gates of one batch without autograd: the same products in fewer and larger operations.
 
-    What reads the hidden state, the recurrent weights and the projection, is one product; its first part waits for
-    the next step. Gates of the cell are in the order input, forget, output, candidate, so that one call squashes
-    three of them. Results are written into tensors that the next step overwrites, except for the logits.
+    gate number k, output of block k [B, C, H, W] -> logits [B]. What reads the hidden state, the recurrent weights
+    and the projection, is one product, whose first part waits for the next gate. Gates of the cell are in the order
+    input, forget, output, candidate, so that one call squashes three of them. Results are written in place.
     """
 
-    def __init__(self, control: Control, batch: int) -> None:
+    def __init__(self, embeddings: Sequence[Embedding], control: Control, batch: int) -> None:
         cell, size = control.cell, control.cell.hidden_size
+        self._linear = [(gate.linear.weight, gate.linear.bias) for gate in embeddings]
         order = torch.arange(4 * size).reshape(4, size)[[0, 1, 3, 2]].flatten().to(cell.weight_ih.device)
-        self._seen = cell.weight_ih.detach()[order].t()
-        self._hidden = torch.cat([cell.weight_hh.detach()[order], control.proj.weight.detach()]).t()
-        self._bias = torch.cat([(cell.bias_ih + cell.bias_hh).detach()[order], control.proj.bias.detach()])
-        self._recurrent = self._bias[: 4 * size].expand(batch, -1)
+        self._seen = cell.weight_ih[order].t()
+        self._hidden = torch.cat([cell.weight_hh[order], control.proj.weight]).t()
+        self._bias = torch.cat([(cell.bias_ih + cell.bias_hh)[order], control.proj.bias])
+        read = self._bias.new_empty(len(embeddings), batch, 4 * size + 1)
+        self._read, self._logits = read.unbind(0), read[:, :, -1].unbind(0)
+        self._recurrent = [self._bias[:-1].expand(batch, -1), *read[:, :, :-1].unbind(0)]
         self._gates = self._bias.new_empty(batch, 4 * size)
         self._squashed, self._candidate = self._gates.split([3 * size, size], 1)
         self._input, self._forget, self._output = self._squashed.split(size, 1)
         self._cell = self._bias.new_zeros(batch, size)
         self._state = self._bias.new_empty(batch, size)
+        self._last: Tensor | None = None
 
-    def __call__(self, embedding: Tensor) -> Tensor:
-        """embedding: [B, size] -> logits [B]."""
-        torch.addmm(self._recurrent, embedding, self._seen, out=self._gates)
+    def __call__(self, k: int, x: Tensor) -> Tensor:
+        if x is not self._last or len(x) > 1:  # the map of one image whose block is left out stays as it is
+            self._last, self._pooled = x, x.mean((2, 3))
+        torch.addmm(self._recurrent[k], F.linear(self._pooled, *self._linear[k]), self._seen, out=self._gates)
         self._squashed.sigmoid_()
         self._candidate.tanh_()
         self._cell.mul_(self._forget).addcmul_(self._input, self._candidate)
         torch.tanh(self._cell, out=self._state).mul_(self._output)
-        read = torch.addmm(self._bias, self._state, self._hidden)
-        self._recurrent = read[:, :-1]
-        return read[:, -1]
+        torch.addmm(self._bias, self._state, self._hidden, out=self._read[k])
+        return self._logits[k]
 
 
 def above(threshold: float) -> Choose:

@@ -64,8 +64,8 @@ def counted(request) -> tuple[str, ADN, AdaptiveNetwork, CostTable]:
     return request.param, method, network, count_units(method, network)
 
 
-def _cost(network: AdaptiveNetwork, table: CostTable, column: str) -> dict[str, int]:
-    values = table.cost(network.counts())[column].tolist()
+def _cost(method: ADN, network: AdaptiveNetwork, table: CostTable, column: str) -> dict[str, int]:
+    values = table.cost(method.walker(network).counts())[column].tolist()
     return {"".join("T" if f else "F" for f in skip): int(value) for skip, value in zip(network.skips(), values)}
 
 
@@ -76,7 +76,7 @@ def _cost(network: AdaptiveNetwork, table: CostTable, column: str) -> dict[str, 
 )
 def test_macs(counted):
     arch, method, network, table = counted
-    macs = _cost(network, table, "macs_fvcore")
+    macs = _cost(method, network, table, "macs_fvcore")
     for name, published in PUBLISHED[arch].items():
         assert abs(macs[name] / 1e9 - published) <= 0.02, name
     if arch in EVERY:
@@ -111,9 +111,9 @@ def test_parameters(arch):
 @pytest.mark.parametrize("counted", ["resnet50", "mobilenet_v2", "swin_t", "vit_b_16"], indirect=True)
 def test_parameters_that_each_flag_saves(counted):
     """In the cost table, where a mandatory block brings both of its sets of norms."""
-    arch, _, network, table = counted
+    arch, method, network, table = counted
     stored, second, _, short = PARAMETERS[arch]
-    params = _cost(network, table, "params")
+    params = _cost(method, network, table, "params")
     flags = network.split.flags
     assert table.total_params() == params["F" * flags] == stored
     assert params["T" * flags] == short + second
@@ -132,7 +132,7 @@ def test_sharing_prefixes_saves_more_than_half_of_the_work(counted):
         nonlocal spent
         spent += macs[name]
 
-    units = method.units(network)
+    units, counts = method.units(network), method.walker(network).counts()
     handles = [unit.module.register_forward_hook(lambda *_, name=unit.name: spend(name)) for unit in units]
     try:
         method.record(network.eval(), torch.zeros(1, 3, 64, 64))
@@ -143,7 +143,7 @@ def test_sharing_prefixes_saves_more_than_half_of_the_work(counted):
     finally:
         for handle in handles:
             handle.remove()
-    assert spent == int(table.cost(network.counts())["macs_fvcore"].sum())
+    assert spent == int(table.cost(counts)["macs_fvcore"].sum())
     assert shared / spent == pytest.approx(0.465, abs=5e-4)
 
 
@@ -151,7 +151,7 @@ def test_counts_of_a_cifar_resnet():
     method = ADN(ADNConfig(depth=20), DataSpec("cifar10", 10, 32))
     network = method.build(method.stages()[-1])
     table = count_units(method, network)
-    macs = _cost(network, table, "macs")
+    macs = _cost(method, network, table, "macs")
     # ResNet-20 and ResNet-14 (shortcut A).
     assert macs["FFF"] == 40_551_040
     assert macs["TTT"] == 26_395_264

@@ -162,13 +162,14 @@ def test_cifar_super_and_base_net_are_resnets(depth, shortcut, base):
 def test_without_skip_aware_norms_all_configurations_share_theirs():
     data = DataSpec("cifar10", 10, 32)
     torch.manual_seed(0)
-    network = build_network(ADNConfig(depth=20, skip_aware=False), data).eval()
+    method = ADN(ADNConfig(depth=20, skip_aware=False), data)
+    network = method.build_last().eval()
     oracle.randomise(network)
     assert not list(skip_aware_norms(network))
     assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in CifarResNet(20).parameters())
     ran: dict[str, int] = {}
-    for name, module, _ in network.pieces():
-        module.register_forward_hook(lambda *_, name=name: ran.__setitem__(name, ran.get(name, 0) + 1))
+    for unit in method.units(network):
+        unit.module.register_forward_hook(lambda *_, name=unit.name: ran.__setitem__(name, ran.get(name, 0) + 1))
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         walked = dict(network.walk(images))
@@ -185,10 +186,12 @@ def test_without_skip_aware_norms_all_configurations_share_theirs():
 
 def test_mandatory_blocks_can_be_chosen():
     data = DataSpec("imagenet", 10, SIDE)
-    network = build_network(ADNConfig(arch="resnet50", mandatory=(1, 3, 5, 3)), data)
+    method = ADN(ADNConfig(arch="resnet50", mandatory=(1, 3, 5, 3)), data)
+    network = method.build_last()
     assert [sum(stage.skippable) for stage in network.stages] == [2, 1, 1, 0]
-    assert network.counts().shape == (16, 18)
-    assert network.counts()[-1].sum() == 2 + 1 + 3 + 5 + 3
+    counts = method.walker(network).counts()
+    assert counts.shape == (16, 18)
+    assert counts[-1].sum() == 2 + 1 + 3 + 5 + 3
 
 
 def _released_modules(method: ADN, network: nn.Module) -> dict[str, str]:

@@ -114,3 +114,8 @@ def random_batch(size: int = 6, classes: int = 10, side: int = 32, dtype: torch.
 
 def parameters_of(model: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, p) for name, p in model.named_parameters() if name.startswith(prefix))
+
+
+def by_exit(method: IMTAMSDNet, model: nn.Module) -> Tensor:
+    """How often each unit has run by the time each exit has answered, the first exit first."""
+    return method.walker(model).counts().roll(-1, 0)

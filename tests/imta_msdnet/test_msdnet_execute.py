@@ -120,7 +120,7 @@ def test_one_sample() -> None:
 def test_lazy_evaluation_leaves_out_what_no_reached_exit_depends_on() -> None:
     """Every cell left out at exit k gets no gradient from exits up to k; every cell computed gets one."""
     method, model, images = network("imta", True)
-    geometry = model.trunk.geometry
+    geometry, modules = model.trunk.geometry, dict(model.trunk.cells())
     full, lazy = exit_cells(geometry, False), exit_cells(geometry, True)
     assert {c for cells in lazy for c in cells} <= {c for cells in full for c in cells}
     for k in range(method.config.exits):
@@ -130,7 +130,7 @@ def test_lazy_evaluation_leaves_out_what_no_reached_exit_depends_on() -> None:
             cell
             for cells in full
             for cell in cells
-            if any(p.grad is not None and bool(p.grad.any()) for p in model.trunk.cell(*cell).parameters())
+            if any(p.grad is not None and bool(p.grad.any()) for p in modules[cell].parameters())
         }
         assert reached == {cell for cells in lazy[: k + 1] for cell in cells}
     left_out = sum(map(len, full[:1])) - len(lazy[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from msdnet_helpers import NUMBERS, config, exit_order, published, published_shapes, sine_fill, sine_images
+from msdnet_helpers import NUMBERS, by_exit, config, exit_order, published, published_shapes, sine_fill, sine_images
 
 from bench.config.data import DataSpec
 from bench.cost.units import count_units
@@ -19,8 +19,7 @@ COUNTED = sorted(NUMBERS["counts"])
 
 def cumulative(method: IMTAMSDNet, model: torch.nn.Module, values: list[float]) -> list[int]:
     """Sum of one value per unit over what has run by the time each exit has answered."""
-    plan = method._plan(model)
-    return (plan.ran.double() @ torch.tensor(values, dtype=torch.float64)).long().tolist()
+    return (by_exit(method, model).double() @ torch.tensor(values, dtype=torch.float64)).long().tolist()
 
 
 @pytest.mark.parametrize("imta", [False, True])
@@ -82,7 +81,7 @@ def test_counts_of_the_harness(arch: str) -> None:
     """The harness counts every unit by its own rules, and so checks the published columns as well."""
     method, model = published(arch)
     golden, table = NUMBERS["counts"][arch], count_units(method, model)
-    spent = {name: [int(x) for x in column] for name, column in table.cost(method._plan(model).ran).items()}
+    spent = {name: [int(x) for x in column] for name, column in table.cost(by_exit(method, model)).items()}
     assert spent["macs"] == golden["macs_full"]
     assert spent["macs_fvcore"] == golden["fvcore"]
     assert {c: spent[c] for c in golden if c != "fvcore"} == {c: golden[c] for c in golden if c != "fvcore"}
@@ -94,7 +93,7 @@ def test_lazy_counts_of_the_harness(arch: str) -> None:
     network, spec = ARCHS[arch]
     method = IMTAMSDNet(config(network=network, ge="none", isc="none", ofa="none", lazy=True), spec)
     model = method.build(method.stages()[-1])
-    golden, spent = NUMBERS["counts"][arch], count_units(method, model).cost(method._plan(model).ran)
+    golden, spent = NUMBERS["counts"][arch], count_units(method, model).cost(by_exit(method, model))
     assert spent["macs"].tolist() == golden["macs_lazy"]
     assert spent["macs_full"].tolist() == golden["macs_full"]
     assert spent["msdnet_ops"].tolist() == golden["msdnet_ops"]
@@ -103,7 +102,7 @@ def test_lazy_counts_of_the_harness(arch: str) -> None:
 def test_collaboration_counts_of_the_harness() -> None:
     method, model = published("C100-lg5", imta=True)
     table = count_units(method, model)
-    spent, golden = table.cost(method._plan(model).ran), NUMBERS["imta"]["C100-lg5"]
+    spent, golden = table.cost(by_exit(method, model)), NUMBERS["imta"]["C100-lg5"]
     plain = NUMBERS["counts"]["C100-lg5"]["macs_full"]
     assert [a - b for a, b in zip(spent["macs"].tolist(), plain)] == golden["extra_macs"]
     assert spent["params"].tolist()[-1] == golden["deployed_params"]
