@@ -93,7 +93,8 @@ class Walker:
             unknown = {unit for row in rows for unit in row} - set(self._names)
             if unknown:
                 raise CostError(f"walk runs '{min(unknown)}', which {type(self.method).__name__}.units does not name")
-            self._tables[name] = torch.tensor([[row[unit] for unit in self._names] for row in rows], device=self.device)
+            table = torch.tensor([[row[unit] for unit in self._names] for row in rows])
+            self._tables[name] = table if self.device.type == "meta" else table.to(self.device)
         return self._tables[name]
 
     def _stop(self, point: Point) -> int:

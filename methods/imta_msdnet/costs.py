@@ -72,9 +72,9 @@ def count_official(module: nn.Module, inputs: Sequence[Tensor]) -> OfficialCount
     return OfficialCount(ops, macs)
 
 
-def with_published_costs(units: Sequence[Unit], geometry: Geometry, lazy: bool) -> list[Unit]:
+def with_published_costs(units: Sequence[Unit], geometry: Geometry) -> list[Unit]:
     """The units, cells first and then exit by exit, with the columns above."""
-    cells = {cell_name(cell): cell for cells in exit_cells(geometry, lazy) for cell in cells}
+    cells = {cell_name(cell): cell for cells in exit_cells(geometry, False) for cell in cells}
     counts = {cells.get(unit.name, unit.name): count_official(unit.module, unit.inputs) for unit in units}
     pieces = [[unit for unit in units if unit.name in piece_names(k)] for k in range(geometry.exits)]
     priced = [replace(unit, extra_costs=dict.fromkeys(COLUMNS, 0.0)) for unit in units if unit.name in cells]

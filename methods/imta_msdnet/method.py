@@ -125,8 +125,9 @@ class IMTAMSDNet(Method[IMTAMSDNetConfig], Exports):
             maps, logits = {cell: maps[cell][rows] for cell in kept}, logits[rows]
 
     def units(self, model: nn.Module) -> Sequence[Unit]:
-        """Every cell, then what each exit runs besides, with the published costs."""
-        return with_published_costs(super().units(model), _ours(model).trunk.geometry, self.config.lazy)
+        """Every cell, also those that a lazy walk never reaches, then what each exit runs besides; published costs."""
+        whole = IMTAMSDNet(self.config.model_copy(update={"lazy": False}), self.data)
+        return with_published_costs(whole.walker(model).units(), _ours(model).trunk.geometry)
 
     # ---- published weights ------------------------------------------------------------------------
     @classmethod
