@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ from bench.config.schema import MethodConfig
 
 class ResNetConfig(MethodConfig):
     """A static ResNet: ``depth`` for the CIFAR family, ``arch`` for the ImageNet family; one of them."""
+
+    method_class: ClassVar[str] = "baselines.method:ResNetBaseline"
 
     depth: int | None = Field(None, description="CIFAR ResNet of depth 6n+2 (8, 14, 20, 32, 44, 56, 110, ...).")
     arch: Literal[

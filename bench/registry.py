@@ -2,6 +2,9 @@
 
 Importing this module imports no method: a broken optional method breaks only itself. Two installed
 packages that claim the same name are an error that names both.
+
+An entry of ``bench.methods`` names a method's options, a module that does not import torch, so that a configuration
+is checked at once; they name the class that does the work. It may also name that class itself.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import difflib
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from bench.errors import ConfigError
 
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from bench.method import Method
 
 METHODS = "bench.methods"
-METHOD_CONFIGS = "bench.method_configs"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -40,6 +42,8 @@ def _entries(group: str) -> dict[str, EntryPoint]:
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise ConfigError(f"two packages register '{entry.name}': {other.value} and {entry.value}")
+    if group == METHODS:  # what is installed may be older than this file: options had a group of their own once
+        found |= {entry.name: entry for entry in entry_points(group="bench.method_configs") if entry.name in found}
     return found
 
 
@@ -52,22 +56,28 @@ def method_class(name: str) -> type[Method]:
     """The class of a method. Imports it, and with it torch."""
     from bench.method import Method
 
-    loaded = _load(METHODS, name)
+    entry, config = _entries(METHODS).get(name), _load(METHODS, name)
+    loaded = config
+    if _is_config(config) and entry is not None:
+        entry = EntryPoint(name, _class_of(name, config), METHODS)
+        loaded = _import(entry)
+        if getattr(loaded, "Config", None) is not config:
+            raise ConfigError(f"method '{name}': {config.__name__} names the class {entry.value}, whose Config is not "
+                              f"{config.__name__}")  # fmt: skip
     if not (isinstance(loaded, type) and issubclass(loaded, Method)):
-        raise ConfigError(f"method '{name}' is registered as {loaded!r}, which is no bench.method.Method")
+        raise ConfigError(f"method '{name}' is registered as {loaded!r}, which is neither a bench.method.Method nor "
+                          "the options of one")  # fmt: skip
     left = sorted(getattr(loaded, "__abstractmethods__", ()))
-    if left:
-        raise ConfigError(f"method '{name}' ({_entries(METHODS)[name].value}) does not define {', '.join(left)}")
+    if left and entry is not None:
+        raise ConfigError(f"method '{name}' ({entry.value}) does not define {', '.join(left)}")
     return loaded
 
 
 def method_config(name: str) -> type[MethodConfig]:
-    """The options of a method; without importing torch where the method registers them by themselves."""
-    from bench.config.schema import MethodConfig
-
-    separate = name in _entries(METHODS) and name in _entries(METHOD_CONFIGS)
-    config = _load(METHOD_CONFIGS, name) if separate else getattr(method_class(name), "Config", None)
-    if not (isinstance(config, type) and issubclass(config, MethodConfig)):
+    """The options of a method; without importing torch if they are what is registered."""
+    found = _load(METHODS, name)
+    config = found if _is_config(found) else getattr(method_class(name), "Config", None)
+    if not _is_config(config):
         raise ConfigError(f"method '{name}': Config must be a class derived from bench.config.schema.MethodConfig, "
                           f"not {config!r}")  # fmt: skip
     return config
@@ -80,12 +90,30 @@ def distribution_of(name: str) -> str:
     return f"{dist.name} {dist.version}" if dist is not None else ""
 
 
+def _is_config(found: object) -> TypeGuard[type[MethodConfig]]:
+    from bench.config.schema import MethodConfig
+
+    return isinstance(found, type) and issubclass(found, MethodConfig)
+
+
+def _class_of(name: str, config: type[MethodConfig]) -> str:
+    """What the options say their method's class is."""
+    if ":" not in config.method_class:
+        raise ConfigError(f"method '{name}': {config.__name__} does not name the method's class; write "
+                          'method_class: ClassVar[str] = "package.module:Class"')  # fmt: skip
+    return config.method_class
+
+
 def _load(group: str, name: str) -> object:
     entries = _entries(group)
     if name not in entries:
         raise ConfigError(f"unknown method '{name}'{did_you_mean(name, entries)}")
+    return _import(entries[name])
+
+
+def _import(entry: EntryPoint) -> object:
     try:
-        return entries[name].load()
+        return entry.load()
     except Exception as error:  # whatever somebody else's module does while it is imported
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"method '{name}' ({entries[name].value}) cannot be imported: {words}") from error
+        raise ConfigError(f"method '{entry.name}' ({entry.value}) cannot be imported: {words}") from error

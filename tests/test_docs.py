@@ -30,7 +30,7 @@ from bench.launch.preflight import plan_runs
 from bench.launch.session import Outcome, Session
 from bench.launch.whole import find_whole
 from bench.method import Batch, DataSpec
-from bench.registry import METHOD_CONFIGS, METHODS, method_class
+from bench.registry import METHODS, method_class
 from bench.report import style
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -276,7 +276,7 @@ def test_comparisons_load(block: Block, project: Path) -> None:
 def test_entry_points_name_our_groups(block: Block) -> None:
     tomllib = pytest.importorskip("tomllib", reason="from Python 3.11 on")
     groups = tomllib.loads(block.text)["project"]["entry-points"]
-    assert set(groups) <= {METHODS, METHOD_CONFIGS}
+    assert set(groups) <= {METHODS}
 
 
 # ---- and what is not code ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ whose hash is the run's identity.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +31,9 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$", max_le
 
 class MethodConfig(Strict):
     """Base of every method's own options."""
+
+    #: the class that does the work, "package.module:Class", if these options are what the package registers
+    method_class: ClassVar[str] = ""
 
     def stages(self) -> list[Stage]:
         """The stages of training under these options, in order; the last one's network is evaluated."""

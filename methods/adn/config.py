@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,8 @@ CONVOLUTIONAL = ("resnet", "mobilenet")
 
 class ADNConfig(MethodConfig):
     """Adaptive Depth Network: ``depth`` for CIFAR ResNets, ``arch`` for ImageNet backbones; one of them."""
+
+    method_class: ClassVar[str] = "methods.adn.method:ADN"
 
     depth: int | None = Field(
         None, description="CIFAR ResNet of depth 6n+2, at least 14 (14, 20, 32, 44, 56, 110, ...)."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,6 +41,8 @@ NETWORK_FIELDS = (
 class IMTAMSDNetConfig(MethodConfig):
     """MSDNet with gradient equilibrium (GE), inline subnetwork collaboration (ISC) and one-for-all
     distillation (OFA), each by its own switch. The defaults are IMTA on the CIFAR network of five exits."""
+
+    method_class: ClassVar[str] = "methods.imta_msdnet.method:IMTAMSDNet"
 
     # network
     network: NetworkName | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -33,6 +33,8 @@ ImageNetArch = Literal["resnet18", "resnet34", "resnet50", "resnet74", "resnet10
 
 class SkipNetConfig(MethodConfig):
     """A ResNet that skips blocks image by image: ``depth`` (CIFAR family) or ``arch`` (ImageNet family)."""
+
+    method_class: ClassVar[str] = "methods.skipnet.method:SkipNet"
 
     depth: int | None = Field(
         None, description="CIFAR ResNet of depth 6n+2 with projection shortcuts (paper: 38, 74, 110, 152).")
