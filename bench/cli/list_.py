@@ -10,18 +10,19 @@ from bench.errors import ConfigError
 from bench.registry import method_config, method_names
 
 NAME = "list"
-HELP = "list methods (with their options), data sets or comparison files"
-EXAMPLES = ("bench list methods", "bench list methods --options", "bench list datasets", "bench list configs")
+HELP = "list methods (with their options), policies, data sets or comparison files"
+EXAMPLES = ("bench list methods", "bench list methods --options", "bench list policies",
+            "bench list datasets", "bench list configs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["methods", "datasets", "configs"])
+    parser.add_argument("what", choices=["methods", "policies", "datasets", "configs"])
     parser.add_argument("--options", action="store_true", help="methods: show every option")
     parser.add_argument("--folder", type=Path, default=Path("configs"), help="configs: where to look")
 
 
 def main(options: argparse.Namespace) -> int:
-    {"methods": _methods, "datasets": _datasets, "configs": _configs}[options.what](options)
+    {"methods": _methods, "policies": _policies, "datasets": _datasets, "configs": _configs}[options.what](options)
     return 0
 
 
@@ -38,6 +39,19 @@ def _methods(options: argparse.Namespace) -> None:
             for key, info in config.model_fields.items():
                 default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
                 print(f"    {key}: {info.description or ''} ({default})")
+
+
+def _policies(options: argparse.Namespace) -> None:
+    from bench.evaluate.policies import policy_class, policy_names
+
+    for name in policy_names():
+        try:
+            policy = policy_class(name)
+        except ConfigError as error:  # a broken plug-in must not hide the others
+            print(f"{name}: {error}")
+            continue
+        needs = f"needs {', '.join(sorted(policy.requires))}; " if policy.requires else ""
+        print(f"{name}: {policy.help} ({needs}chosen on: {policy.chosen_on})")
 
 
 def _datasets(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from bench.config.schema import Evaluate
 from bench.cost.table import CostTable
 from bench.errors import BenchError, CostError
 from bench.evaluate.columns import COLUMNS, INTEGERS, NUMBERS, read_rows
-from bench.evaluate.policies.catalogue import POLICIES
+from bench.evaluate.policies.catalogue import known_policy
 from bench.evaluate.policies.points import Fixed
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.rows import make_rows
@@ -73,9 +73,9 @@ def read_measured(folder: Path, files: RunFiles | None = None) -> Measured | Non
     except CostError as error:
         raise Damaged(f"{folder / 'cost.json'}: {error}") from None
     evaluate = _read_evaluate(folder, meta, files.listed is not None)
-    unknown = tuple(name for name in evaluate.policies if name not in POLICIES)
+    unknown = tuple(name for name in evaluate.policies if known_policy(name) is None)
     if unknown:
-        known = tuple(name for name in evaluate.policies if name in POLICIES)
+        known = tuple(name for name in evaluate.policies if name not in unknown)
         # an empty list would ask for the default ones
         evaluate = evaluate.model_copy(update={"policies": known or (Fixed.name,)})
     return Measured(meta, records, cost, evaluate, unknown)

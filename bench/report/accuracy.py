@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.evaluate.bounds import ORACLE, RANDOM
+from bench.evaluate.policies import Policy, known_policy, policy_class
 from bench.evaluate.results import Results
 from bench.report.fonts import text_of
 from bench.report.labels import Label, densify, place_labels
@@ -34,19 +35,6 @@ if TYPE_CHECKING:
 
 NAME = "accuracy-vs-macs"
 
-#: Policies drawn as points, and those drawn as a curve; of these the first that a run has.
-POINTS = ("fixed", "anytime")
-CURVES = ("budgeted", "cascade", "confidence", "margin", "entropy", "patience")
-
-_WORDS = {
-    "budgeted": "exits, budgeted batch",
-    "cascade": "cascade of static paths",
-    "confidence": "exits, confidence threshold",
-    "margin": "exits, margin threshold",
-    "entropy": "exits, entropy threshold",
-    "patience": "exits, patience",
-}
-_STYLES: dict[str, Any] = {"cascade": (0, (5, 1.2, 1.2, 1.2)), "confidence": (0, (1.2, 1.2))}
 _PROTOCOLS = {
     "holdout": "holdout (trained without the validation part; every choice made on it)",
     "published": "published (trained on the whole training set; nothing chosen)",
@@ -59,7 +47,7 @@ def draw_accuracy(results: Results, lines: Sequence[dict[str, Any]], folder: Pat
     Nothing is drawn, and nothing returned, where no run has numbers.
     """
     lines = [line for line in lines if line.get("top1_mean") is not None]
-    if not any(line["policy"] in POINTS for line in lines):
+    if not any(is_point(line) for line in lines):
         return []
     paths = []
     with styled(text_of(results)):
@@ -102,7 +90,7 @@ def accuracy_figure(results: Results, lines: Sequence[dict[str, Any]], width: fl
 
 
 def _is_log(lines: Sequence[dict[str, Any]]) -> bool:
-    macs = [line["macs_mean"] for line in lines if line["policy"] in (*POINTS, *CURVES)]
+    macs = [line["macs_mean"] for line in lines if known_policy(line["policy"])]
     return spans(macs)
 
 
@@ -115,11 +103,11 @@ def _draw_runs(
     for run in dict.fromkeys(line["run"] for line in lines):
         look = own[run]
         mine = [line for line in lines if line["run"] == run]
-        points = [line for line in mine if line["policy"] in POINTS]
-        curve = _curve(mine)
+        points = [line for line in mine if is_point(line)]
+        curve = curve_of(mine)
         if curve:
             x, y = _xy(curve)
-            axes.plot(x, y, color=look.colour, linestyle=_STYLES.get(curve[0]["policy"], "-"), zorder=3)
+            axes.plot(x, y, color=look.colour, linestyle=_line_style(curve[0]["policy"]), zorder=3)
             if all(line["top1_lo"] is not None for line in curve):
                 low, high = ([line[name] for line in curve] for name in ("top1_lo", "top1_hi"))
                 axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0, zorder=1)
@@ -180,7 +168,7 @@ def _draw_points(axes: Axes, points: list[dict[str, Any]], look: Look, wide: boo
     x, y = _xy(ordered)
     adaptive = any(line["adaptive"] == "yes" for line in points)
     obstacles = []
-    if len(points) > 1 and (adaptive or points[0]["policy"] == "anytime"):
+    if len(points) > 1 and (adaptive or are_steps(points[0])):
         axes.plot(x, y, color=look.colour, linewidth=1.0, linestyle="-" if adaptive else (0, (3, 2)), zorder=2)
         obstacles.append(np.column_stack([x, y]))
     crowd = len(points) > 6
@@ -199,13 +187,36 @@ def _draw_points(axes: Axes, points: list[dict[str, Any]], look: Look, wide: boo
     return obstacles
 
 
-def _curve(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The input-adaptive curve of a run, in order of cost."""
-    for policy in CURVES:
-        found = [line for line in lines if line["policy"] == policy]
-        if found:
-            return sorted(found, key=lambda line: line["macs_mean"])
-    return []
+def is_point(line: Mapping[str, Any]) -> bool:
+    """Whether a row is drawn as a mark."""
+    policy = known_policy(line["policy"])
+    return policy is not None and policy.kind != "curve"
+
+
+def are_steps(line: Mapping[str, Any]) -> bool:
+    """Whether the marks of a row's policy are steps of one way."""
+    policy = known_policy(line["policy"])
+    return policy is not None and policy.kind == "steps"
+
+
+def curve_of(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The one curve of a run that is drawn, in order of cost: that of the policy of the lowest rank."""
+    found = _curves(lines)
+    mine = [line for line in lines if found and line["policy"] == found[0].name]
+    return sorted(mine, key=lambda line: line["macs_mean"])
+
+
+def _curves(lines: Sequence[dict[str, Any]]) -> list[type[Policy]]:
+    """Policies that are drawn as a curve, the lowest rank first."""
+    known = [known_policy(name) for name in dict.fromkeys(line["policy"] for line in lines)]
+    curves = [policy for policy in known if policy is not None and policy.kind == "curve"]
+    return sorted(curves, key=lambda policy: (policy.rank, policy.name))
+
+
+def _line_style(policy: str) -> Any:
+    """As matplotlib has it."""
+    found = known_policy(policy)
+    return (0, found.dashes) if found is not None and found.dashes else "-"
 
 
 def _xy(lines: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
@@ -228,9 +239,9 @@ def _limits(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
 
 def _drawn(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Lines that the figure shows: the points and one curve of each run."""
-    found = [line for line in lines if line["policy"] in POINTS]
+    found = [line for line in lines if is_point(line)]
     for run in dict.fromkeys(line["run"] for line in lines):
-        found += _curve([line for line in lines if line["run"] == run])
+        found += curve_of([line for line in lines if line["run"] == run])
     return found
 
 
@@ -255,20 +266,19 @@ def _legend(lines: Sequence[dict[str, Any]], grouped: bool) -> list[Any]:
             markerfacecolor=INK if filled else "white", linestyle=(0, (3, 2)) if dashed else "none",
         )  # fmt: skip
 
-    points = [line for line in lines if line["policy"] in POINTS]
+    points = [line for line in lines if is_point(line)]
     handles = []
     if any(line["adaptive"] == "no" for line in points):
         handles.append(mark("static: every image costs the same", False))
-    if any(line["policy"] == "anytime" for line in points):
-        handles.append(mark("exits of one network (anytime)", False, dashed=True))
+    for name in dict.fromkeys(line["policy"] for line in points if are_steps(line)):
+        handles.append(mark(policy_class(name).words, False, dashed=True))
     if any(line["adaptive"] == "yes" for line in points):
         handles.append(mark("input-adaptive: gates", True))
     runs = dict.fromkeys(line["run"] for line in lines)
-    curves = [_curve([line for line in lines if line["run"] == run]) for run in runs]
-    drawn = {curve[0]["policy"] for curve in curves if curve}
-    for policy in (name for name in CURVES if name in drawn):
-        style = _STYLES.get(policy, "-")
-        handles.append(Line2D([], [], color=INK, linestyle=style, label=f"input-adaptive: {_WORDS[policy]}"))
+    drawn = [line for run in runs for line in curve_of([line for line in lines if line["run"] == run])[:1]]
+    for policy in _curves(drawn):
+        style = _line_style(policy.name)
+        handles.append(Line2D([], [], color=INK, linestyle=style, label=f"input-adaptive: {policy.words}"))
     if grouped:
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)), label="trained one by one"))
     if any(line["policy"] == RANDOM for line in lines):

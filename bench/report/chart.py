@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bench.evaluate.policies import known_policy
 from bench.evaluate.results import Results
-from bench.report.accuracy import CURVES, POINTS, families
+from bench.report.accuracy import are_steps, curve_of, families, is_point
 from bench.report.style import format_macs, looks, spans
 
-_DASHES = {"anytime": "5 4", "cascade": "9 3 2 3", "confidence": "2 3"}
+#: Width of the page's lines, in its units: lengths of dashes are in line widths.
+_LINE_WIDTH = 1.8
 
 
 def chart_json(results: Results, lines: Sequence[dict[str, Any]], budgets: Sequence[dict[str, Any]]) -> str:
@@ -42,18 +44,16 @@ def _series(results: Results, run: str, mine: Sequence[dict[str, Any]]) -> dict[
     thresholds = _thresholds(results, run)
     points: list[dict[str, Any]] = []
     joined: list[list[int]] = []
-    fixed = sorted((line for line in mine if line["policy"] in POINTS), key=lambda line: line["macs_mean"])
+    fixed = sorted((line for line in mine if is_point(line)), key=lambda line: line["macs_mean"])
     for line in fixed:
         points.append(_point(line, thresholds, band=False))
     adaptive = any(line["adaptive"] == "yes" for line in fixed)
-    if len(fixed) > 1 and (adaptive or fixed[0]["policy"] == "anytime"):
+    if len(fixed) > 1 and (adaptive or are_steps(fixed[0])):
         joined.append(list(range(len(fixed))))
-    for policy in CURVES:
-        curve = sorted((line for line in mine if line["policy"] == policy), key=lambda line: line["macs_mean"])
-        if curve:
-            joined.append(list(range(len(points), len(points) + len(curve))))
-            points += [_point(line, thresholds, band=True) for line in curve]
-            break  # one curve for each run, as in the figure; the table has them all
+    curve = curve_of(mine)  # one for each run, as in the figure; the table has them all
+    if curve:
+        joined.append(list(range(len(points), len(points) + len(curve))))
+        points += [_point(line, thresholds, band=True) for line in curve]
     return {"points": points, "lines": joined}
 
 
@@ -93,8 +93,14 @@ def _point(line: dict[str, Any], thresholds: dict[tuple[Any, ...], str], *, band
     return {
         "x": line["macs_mean"], "y": line["top1_mean"], "lo": line["top1_lo"], "hi": line["top1_hi"], "band": band,
         "main": line.get("default") == "yes", "adaptive": line["adaptive"] == "yes",
-        "dash": _DASHES.get(line["policy"], ""), "facts": facts,
+        "dash": _dash(line["policy"]), "facts": facts,
     }  # fmt: skip
+
+
+def _dash(policy: str) -> str:
+    """As SVG has it."""
+    found = known_policy(policy)
+    return " ".join(f"{_LINE_WIDTH * length:.3g}" for length in found.dashes) if found is not None else ""
 
 
 def _thresholds(results: Results, run: str) -> dict[tuple[Any, ...], str]:

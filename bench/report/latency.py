@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluate.results import Results
+from bench.report.accuracy import are_steps
 from bench.report.fonts import text_of
 from bench.report.labels import Label, place_labels
 from bench.report.style import (
@@ -165,7 +166,7 @@ def _panel(
             some = [row for row in mine if row["adaptive"] == adaptive]
             across, up = [row["macs"] for row in some], [row["ms_per_image"] for row in some]
             # Exits and gate thresholds are steps of one way; static paths have no natural order.
-            joined = len(some) > 1 and (adaptive or some[0]["policy"] == "anytime")
+            joined = len(some) > 1 and (adaptive or are_steps(some[0]))
             axes.plot(across, up, color=look.colour, marker=look.marker, markersize=4.8, markeredgewidth=1.0, zorder=3,
                       markerfacecolor=look.colour if adaptive else "white",
                       linewidth=0.8 if joined else 0, linestyle="-" if adaptive else (0, (3, 2)))  # fmt: skip

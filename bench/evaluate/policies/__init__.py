@@ -6,6 +6,7 @@ from bench.evaluate.policies.base import Choice, Policy, exit_order
 from bench.evaluate.policies.catalogue import (
     check_policies,
     default_policies,
+    known_policy,
     make_policies,
     policy_class,
     policy_names,
@@ -17,6 +18,7 @@ __all__ = [
     "check_policies",
     "default_policies",
     "exit_order",
+    "known_policy",
     "make_policies",
     "policy_class",
     "policy_names",

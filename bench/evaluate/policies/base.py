@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from bench.errors import RunError
 from bench.evaluate.record import Outcomes, Signals
 
 P = TypeVar("P", bound="Policy")
+
+Kind = Literal["points", "steps", "curve"]
 
 VALIDATION = "validation"
 NOTHING = "nothing"
@@ -70,6 +72,23 @@ class Policy(ABC):
     chosen_on: ClassVar[str] = NOTHING
     #: one line for users
     help: ClassVar[str]
+
+    #: how figures draw its rows: "points" are marks, "steps" are marks that a line joins (each holds the work of those
+    #: before it), "curve" is a line, one for each run: that of the lowest ``rank`` among the policies that the run has
+    kind: ClassVar[Kind] = "curve"
+    rank: ClassVar[int] = 100
+    #: lengths of dashes and gaps, in line widths; a solid line if empty
+    dashes: ClassVar[tuple[float, ...]] = ()
+    #: its name in legends (default: ``name``), and a phrase with {} in the place of the setting (default: "name {}")
+    words: ClassVar[str] = ""
+    setting_words: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Words belong to a name: a policy derived from another one does not inherit them."""
+        super().__init_subclass__(**more)
+        if "name" in vars(cls):
+            cls.words = vars(cls).get("words") or cls.name
+            cls.setting_words = vars(cls).get("setting_words") or f"{cls.name} {{}}"
 
     setting: float | None = None
     thresholds: np.ndarray = np.empty(0)

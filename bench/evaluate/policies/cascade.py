@@ -22,6 +22,10 @@ class Cascade(Policy):
     requires: ClassVar[frozenset[str]] = frozenset({"static_paths"})
     chosen_on: ClassVar[str] = VALIDATION
     help: ClassVar[str] = "cheapest path first, the default one where unsure; setting: share that goes on"
+    rank: ClassVar[int] = 20
+    dashes: ClassVar[tuple[float, ...]] = (5, 1.2, 1.2, 1.2)
+    words: ClassVar[str] = "cascade of static paths"
+    setting_words: ClassVar[str] = "cascade, share that goes on {}"
     GRID: ClassVar[tuple[float, ...]] = (
         0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9,
     )  # fmt: skip

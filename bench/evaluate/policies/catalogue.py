@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cache
 
 import numpy as np
 
+from bench.doors import POLICIES as GROUP
+from bench.doors import Door
 from bench.errors import ConfigError
 from bench.evaluate.policies.base import NOTHING, Policy
 from bench.evaluate.policies.cascade import Cascade
 from bench.evaluate.policies.exits import BudgetedBatch, ConfidenceSweep, EntropySweep, MarginSweep, Patience
+from bench.evaluate.policies.foreign import guard_policy
 from bench.evaluate.policies.points import Anytime, Fixed
 from bench.evaluate.record import Signals
-from bench.registry import did_you_mean
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
@@ -23,16 +26,35 @@ POLICIES: dict[str, type[Policy]] = {
 DEFAULT = (Fixed.name, Anytime.name, BudgetedBatch.name, ConfidenceSweep.name, Cascade.name)
 
 
+_DOOR = Door(GROUP, "policy", "evaluate.policies", POLICIES)
+
+
 def policy_names() -> list[str]:
-    """Names that `evaluate.policies` may hold."""
-    return sorted(POLICIES)
+    """Names that `evaluate.policies` may hold; those of other packages are not imported."""
+    return sorted({*POLICIES, *_DOOR.names()})
 
 
 def policy_class(name: str) -> type[Policy]:
-    """The class of a policy; ConfigError with the nearest name where there is none."""
-    if name not in POLICIES:
-        raise ConfigError(f"unknown policy '{name}'{did_you_mean(name, POLICIES)}", where="evaluate.policies")
-    return POLICIES[name]
+    """The class of a policy; ConfigError with the nearest name if there is none, or if a plug-in is broken."""
+    return POLICIES.get(name) or _foreign(name)
+
+
+@cache
+def _foreign(name: str) -> type[Policy]:
+    found = _DOOR.load(name)
+    try:
+        return guard_policy(found, name)
+    except ValueError as error:
+        raise _DOOR.wrong(name, str(error)) from None
+
+
+@cache
+def known_policy(name: str) -> type[Policy] | None:
+    """The class of a policy that rows were made by; None of a bound, and of one that is not installed or is broken."""
+    try:
+        return policy_class(name)
+    except ConfigError:
+        return None
 
 
 def check_policies(names: Sequence[str], protocol: str) -> None:

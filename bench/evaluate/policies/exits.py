@@ -30,6 +30,9 @@ class BudgetedBatch(Policy):
     requires: ClassVar[frozenset[str]] = _EXITS
     chosen_on: ClassVar[str] = VALIDATION
     help: ClassVar[str] = "budgeted batch classification; setting: r, the ratio between shares of successive exits"
+    rank: ClassVar[int] = 10
+    words: ClassVar[str] = "exits, budgeted batch"
+    setting_words: ClassVar[str] = "budgeted batch, r = {}"
     STEPS: ClassVar[int] = 20
     GRID: ClassVar[range] = range(1, 41)
 
@@ -101,6 +104,10 @@ class ConfidenceSweep(_Sweep):
 
     name: ClassVar[str] = "confidence"
     help: ClassVar[str] = "leave at the first exit as confident as the threshold (setting)"
+    rank: ClassVar[int] = 30
+    dashes: ClassVar[tuple[float, ...]] = (1.2, 1.2)
+    words: ClassVar[str] = "exits, confidence threshold"
+    setting_words: ClassVar[str] = "confidence at least {}"
     GRID: ClassVar[tuple[float, ...]] = _PROBABILITIES
 
     def leaves(self, signals: Signals, order: np.ndarray) -> np.ndarray:
@@ -112,6 +119,9 @@ class MarginSweep(_Sweep):
 
     name: ClassVar[str] = "margin"
     help: ClassVar[str] = "leave where the two largest probabilities differ by the threshold (setting)"
+    rank: ClassVar[int] = 40
+    words: ClassVar[str] = "exits, margin threshold"
+    setting_words: ClassVar[str] = "margin at least {}"
     GRID: ClassVar[tuple[float, ...]] = _PROBABILITIES
 
     def leaves(self, signals: Signals, order: np.ndarray) -> np.ndarray:
@@ -123,6 +133,9 @@ class EntropySweep(_Sweep):
 
     name: ClassVar[str] = "entropy"
     help: ClassVar[str] = "leave where the entropy is at most the threshold (setting, nats)"
+    rank: ClassVar[int] = 50
+    words: ClassVar[str] = "exits, entropy threshold"
+    setting_words: ClassVar[str] = "entropy at most {} nats"
     GRID: ClassVar[tuple[float, ...]] = (
         0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0,
     )  # fmt: skip
@@ -137,6 +150,9 @@ class Patience(_Sweep):
 
     name: ClassVar[str] = "patience"
     help: ClassVar[str] = "leave once a prediction was repeated so many times (setting)"
+    rank: ClassVar[int] = 60
+    words: ClassVar[str] = "exits, patience"
+    setting_words: ClassVar[str] = "patience, {} repetitions"
     GRID: ClassVar[tuple[float, ...]] = ()
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.evaluate.policies.base import Choice, Policy, exit_order
+from bench.evaluate.policies.base import Choice, Kind, Policy, exit_order
 from bench.evaluate.record import Signals
 
 
@@ -16,6 +16,7 @@ class Fixed(Policy):
 
     name: ClassVar[str] = "fixed"
     help: ClassVar[str] = "every operating point by itself"
+    kind: ClassVar[Kind] = "points"
 
     def __init__(self, point: int) -> None:
         self.point = point
@@ -38,6 +39,9 @@ class Anytime(Fixed):
     name: ClassVar[str] = "anytime"
     requires: ClassVar[frozenset[str]] = frozenset({"exits"})
     help: ClassVar[str] = "every exit by itself, at its cumulative cost"
+    kind: ClassVar[Kind] = "steps"
+    dashes: ClassVar[tuple[float, ...]] = (3, 2)
+    words: ClassVar[str] = "exits of one network (anytime)"
 
     @classmethod
     def members(cls, signals: Signals, macs: np.ndarray) -> Sequence[Anytime]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.evaluate.diagnostics import Diagnosis
+from bench.evaluate.policies import known_policy
 from bench.evaluate.results import Results
 from bench.report.style import COLOURS, INK, MUTED, TWO_COLUMNS, new_figure, wrap_text
 
@@ -24,15 +25,6 @@ ALL_CLASSES, EXTREMES, GAP = 20, 5, "..."
 NOTE_SIZE = 6.2
 ELLIPSIS = "\u2026"
 _MARGIN = 0.1
-
-_SETTINGS = {
-    "budgeted": "budgeted batch, r = {}",
-    "confidence": "confidence at least {}",
-    "margin": "margin at least {}",
-    "entropy": "entropy at most {} nats",
-    "patience": "patience, {} repetitions",
-    "cascade": "cascade, share that goes on {}",
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,8 @@ def words_of(policy: str, point: str, setting: str) -> str:
     """'budgeted batch, r = 0.55', 'point t0.5'; different settings of several seeds stand as '0.5 / 0.55'."""
     if point:
         return f"point {point}"
-    return _SETTINGS.get(policy, policy + " {}").format(" / ".join(setting.split()))
+    known = known_policy(policy)
+    return (known.setting_words if known is not None else f"{policy} {{}}").format(" / ".join(setting.split()))
 
 
 def facts(results: Results, diagnosis: Diagnosis) -> list[str]:
