@@ -26,6 +26,7 @@ from bench.config.resolve import resolve
 from bench.config.schema import Recipe
 from bench.cost import opaque, rules
 from bench.cost.units import count_units
+from bench.doors import DATASETS, POLICIES, TRACKERS
 from bench.launch.preflight import plan_runs
 from bench.launch.session import Outcome, Session
 from bench.launch.whole import find_whole
@@ -276,7 +277,7 @@ def test_comparisons_load(block: Block, project: Path) -> None:
 def test_entry_points_name_our_groups(block: Block) -> None:
     tomllib = pytest.importorskip("tomllib", reason="from Python 3.11 on")
     groups = tomllib.loads(block.text)["project"]["entry-points"]
-    assert set(groups) <= {METHODS}
+    assert set(groups) <= {METHODS, POLICIES, DATASETS, TRACKERS}
 
 
 # ---- and what is not code ---------------------------------------------------------------------------
