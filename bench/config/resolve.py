@@ -102,6 +102,9 @@ class RunSpec(Strict):
     def _evaluate_identity(self) -> dict[str, Any]:
         """How a run is measured, with a precision only if it is not that of the training."""
         value = self.evaluate.model_dump(mode="json", exclude={"amp", "batch_size", "validate_every", "keep_logits"})
+        for name in ("risk", "delta"):  # later keys: runs measured before there were any keep their ids
+            if getattr(self.evaluate, name) == type(self.evaluate).model_fields[name].default:
+                del value[name]
         other = self.evaluation_amp != self.stages[-1].recipe.amp
         return {**value, "amp": self.evaluation_amp} if other else value
 

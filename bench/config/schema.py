@@ -246,6 +246,9 @@ class Evaluate(Strict):
     validate_every: int | None = Field(None, ge=1, description="Epochs between looks at the validation part while "
                                        "training, for the curves; nothing is chosen by them.")
     confidence_level: Fraction = Field(0.95, description="Level of every interval.")
+    risk: tuple[Fraction, ...] = Field((0.01, 0.02, 0.05), min_length=1, description="Largest risks that policies with "
+                                       "a promise (ltt, crc) are to keep, shares of the images.")
+    delta: Fraction = Field(0.1, description="How probable it may be that a promise of ltt is broken.")
     keep_logits: bool = Field(True, description="Keep the logits of every image beside the decision record (float16; "
                               "of more than 100 classes the 20 largest), for policies that are fitted on them.")
 
@@ -254,7 +257,7 @@ class Evaluate(Strict):
     def _amp(cls, value: Any) -> Any:
         return _precision(value)
 
-    @field_validator("policies", mode="before")
+    @field_validator("policies", "risk", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value

@@ -48,6 +48,17 @@ def ece(confidence: np.ndarray, hit: np.ndarray, bins: int = BINS) -> float:
     return reliability(confidence, hit, bins).ece
 
 
+def auroc(confidence: np.ndarray, hit: np.ndarray) -> float | None:
+    """Probability that a right answer is more confident than a wrong one, ties counted half (Mann and Whitney 1947);
+    None if all are right or all are wrong. confidence: [N]. hit: bool [N]."""
+    right, wrong = np.sort(confidence[hit]), np.sort(confidence[~hit])
+    if not len(right) or not len(wrong):
+        return None
+    below = np.searchsorted(wrong, right, side="left").sum()
+    up_to = np.searchsorted(wrong, right, side="right").sum()
+    return float(below + up_to) / (2 * len(right) * len(wrong))
+
+
 def nll(logp: np.ndarray) -> float:
     """Mean negative log-likelihood of the labels, nats. logp: [N]."""
     return float(-np.asarray(logp, dtype=np.float64).mean())

@@ -170,6 +170,7 @@ def _assemble(
             points,
             units,
             extra={name[6:]: values for name, values in joined.items() if name.startswith("extra.")},
+            read_logits=None,
             **{k: joined[k] for k in ("indices", "prediction", "confidence", "margin", "entropy", "counts")},
         ),
         Outcomes(**{k: joined[k] for k in ("indices", "label", "hit", "hit5", "logp")}),

@@ -39,6 +39,9 @@ class Row(TypedDict, total=False):
     setting: float | None  # the policy's free parameter (threshold, ratio, share); see the policy
     thresholds: str  # what was fitted on the validation part, exit by exit: "0.93 0.8"
     chosen_on: str  # the split that fitted the policy's thresholds: validation, or nothing was chosen
+    risk_target: float | None  # of a policy with a promise: the largest risk that it allows, a share of the images
+    risk_delta: float | None  # how probable a broken promise may be; empty if the promise is about the mean
+    risk_realised: float | None  # the risk on test
     split: str  # the split that the numbers are of: test
     n: int  # images
     top1: float | None  # percent
@@ -66,11 +69,13 @@ class Row(TypedDict, total=False):
 
 COLUMNS: tuple[str, ...] = tuple(Row.__annotations__)
 #: Columns that tables written before they existed may lack.
-ADDED = frozenset({"thresholds"})
+ADDED = frozenset({"thresholds", "risk_target", "risk_delta", "risk_realised"})
+#: Columns that a table has only if one of its rows has a value there.
+ON_DEMAND = frozenset({"risk_target", "risk_delta", "risk_realised"})
 INTEGERS = frozenset({"protocol_version", "seed", "n", "params"})
 NUMBERS = frozenset({
     "setting", "top1", "top1_lo", "top1_hi", "top5", "nll", "ece", "macs", "macs_p95", "macs_max",
-    "macs_elementwise", "macs_fvcore",
+    "macs_elementwise", "macs_fvcore", "risk_target", "risk_delta", "risk_realised",
 })  # fmt: skip
 
 #: What a row of a run that is done always has.
@@ -84,7 +89,8 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     unknown = {name for row in rows for name in row} - set(COLUMNS) - set(legacy)
     if unknown:
         raise ValueError(f"unknown columns: {', '.join(sorted(unknown))}")
-    write_table(path, [*COLUMNS, *legacy], rows)
+    used = [name for name in COLUMNS if name not in ON_DEMAND or any(row.get(name) is not None for row in rows)]
+    write_table(path, [*used, *legacy], rows)
 
 
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -110,7 +116,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
             unknown = [name for name in names if name not in COLUMNS and not name.startswith(LEGACY)]
             if unknown:
                 raise RunError(f"{path} has an unknown column '{unknown[0][:40]}'; delete it and run again")
-            blank = dict.fromkeys(ADDED - set(names), "")
+            blank = {name: _parse(name, "") for name in ADDED - set(names)}
             rows = [{**{name: _parse(name, row[name]) for name in names}, **blank} for row in reader]
     except (csv.Error, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); delete it and run again") from error

@@ -59,14 +59,29 @@ class Logits:
         write_arrays(path, arrays)
 
     @classmethod
-    def load(cls, path: str | Path) -> Logits:
-        """Read the file; RunError if it is missing, damaged, or does not hold logits."""
-        arrays = read_arrays(path)
+    def load(cls, path: str | Path, content: bytes | None = None) -> Logits:
+        """Read the file; RunError if it is missing, damaged, or does not hold logits. content: its bytes, if they are
+        known to be what was written."""
+        arrays = read_arrays(path, content)
         missing = [name for name in ("indices", "values", "num_classes") if name not in arrays]
         if missing:
             raise RunError(f"{path} does not hold logits: {', '.join(missing)} missing")
         return cls(arrays["indices"], arrays["values"], int(arrays["num_classes"]), arrays.get("classes"),
                    arrays.get("logsumexp"))  # fmt: skip
+
+    @property
+    def whole(self) -> bool:
+        """Whether the logits of all classes are kept."""
+        return self.classes is None
+
+    def dense(self) -> np.ndarray:
+        """float32 [P, N, C]. RunError if classes are missing or a value is not finite."""
+        if not self.whole:
+            raise RunError(f"only {self.values.shape[-1]} of {self.num_classes} logits are kept")
+        values = self.values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise RunError("the logits of a record are not finite; evaluate again")
+        return values
 
     @classmethod
     def join(cls, parts: Sequence[Logits]) -> Logits:

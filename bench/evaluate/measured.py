@@ -14,7 +14,7 @@ from bench.config.schema import Evaluate
 from bench.cost.table import CostTable
 from bench.errors import BenchError, CostError
 from bench.evaluate.columns import COLUMNS, INTEGERS, NUMBERS, read_rows
-from bench.evaluate.policies.catalogue import known_policy
+from bench.evaluate.policies.catalogue import known_policy, lacks_logits
 from bench.evaluate.policies.points import Fixed
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.rows import make_rows
@@ -48,6 +48,16 @@ class Measured:
     def val(self) -> DecisionRecord | None:
         """None under the published protocol, where nothing may be chosen."""
         return self.records.get("val")
+
+    @property
+    def without_logits(self) -> tuple[str, ...]:
+        """The policies that the run is asked for and cannot have, as their logits were not kept."""
+        asked = {name: kind for name in self.evaluate.policies if (kind := known_policy(name)) is not None}
+        return tuple(
+            name for name, kind in asked.items()
+            if kind.requires <= self.capabilities
+            and any(lacks_logits(kind, record.signals) for record in self.records.values())
+        )  # fmt: skip
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the long table (``make_rows``)."""

@@ -7,8 +7,9 @@ the label. Everything after the record (policies, costs, statistics, figures) ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ class Signals:
     prediction: int32 [P, N]. confidence: float32 [P, N], largest softmax probability. margin: float32 [P, N],
     largest minus second largest probability. entropy: float32 [P, N], nats.
     counts: unsigned integers, how often each unit ran, [P, U] where every image has the same, else [P, N, U].
-    extra: signals of the method itself, each float32 [P, N]. Arrays are read-only.
+    extra: signals of the method itself, each float32 [P, N]. Arrays are read-only. read_logits: how to get the logits
+    of these images; None if they were not kept.
     """
 
     points: tuple[str, ...]
@@ -57,6 +59,7 @@ class Signals:
     entropy: np.ndarray
     counts: np.ndarray
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    read_logits: Callable[[], Logits] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         p, n, u = len(self.points), len(self.indices), len(self.units)
@@ -86,6 +89,16 @@ class Signals:
         """Whether every image runs the same units at a given point."""
         return self.counts.ndim == 2
 
+    @cached_property
+    def logits(self) -> Logits | None:
+        """Read on first use; None if they were not kept. RunError if they are damaged or of other points or images."""
+        if self.read_logits is None:
+            return None
+        found = self.read_logits()
+        if not np.array_equal(found.indices, self.indices) or len(found.values) != len(self.points):
+            raise RunError("signals and logits are not of the same images and points; evaluate again")
+        return found
+
     def counts_of(self, point: int) -> np.ndarray:
         """How often each unit ran at one point, [N, U] (a view without copying where all are the same)."""
         counts = self.counts[point]
@@ -103,7 +116,7 @@ class Signals:
         arrays = _read(path, (*_SIGNALS, "points", "units"), content)
         extra = {name[6:]: values for name, values in arrays.items() if name.startswith("extra.")}
         points, units = (tuple(str(name) for name in arrays[key]) for key in ("points", "units"))
-        return cls(points, units, extra=extra, **{name: arrays[name] for name in _SIGNALS})
+        return cls(points, units, extra=extra, read_logits=None, **{name: arrays[name] for name in _SIGNALS})
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,7 @@ _OUTCOMES = ("indices", "label", "hit", "hit5", "logp")
 @dataclass(frozen=True)
 class DecisionRecord:
     """One split's signals and outcomes; the same images in the same order. logits: None if they were not kept, or if
-    the record was read from files (``Logits.load`` reads them on demand)."""
+    the record was read from files (``signals.logits`` reads them on demand)."""
 
     signals: Signals
     outcomes: Outcomes
@@ -156,6 +169,9 @@ class DecisionRecord:
             raise RunError("signals and outcomes are not of the same operating points; evaluate again")
         if self.logits is not None and not np.array_equal(self.signals.indices, self.logits.indices):
             raise RunError("signals and logits are not of the same images; evaluate again")
+        if self.logits is not None and self.signals.read_logits is None:
+            logits = self.logits
+            object.__setattr__(self, "signals", replace(self.signals, read_logits=lambda: logits))
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -189,7 +205,16 @@ class DecisionRecord:
         files = files if files is not None else RunFiles(folder, None)
         names = [f"{split}-{kind}.npz" for kind in ("signals", "outcomes")]
         known = [files.read(name) if files.listed is not None else None for name in names]
-        return cls(Signals.load(folder / names[0], known[0]), Outcomes.load(folder / names[1], known[1]))
+        signals = Signals.load(folder / names[0], known[0])
+        logits = f"{split}-logits.npz"
+        if files.has(logits):
+            read = partial(_read_logits, folder / logits, files if files.listed is not None else None)
+            signals = replace(signals, read_logits=read)
+        return cls(signals, Outcomes.load(folder / names[1], known[1]))
+
+
+def _read_logits(path: Path, files: RunFiles | None) -> Logits:
+    return Logits.load(path, files.read(path.name) if files is not None else None)
 
 
 def merge(records: Sequence[DecisionRecord]) -> DecisionRecord:
@@ -217,6 +242,7 @@ def merge(records: Sequence[DecisionRecord]) -> DecisionRecord:
             first.units,
             counts=_join_counts(signals, order),
             extra={name: join([s.extra[name] for s in signals]) for name in first.extra},
+            read_logits=None,
             **{name: join([getattr(s, name) for s in signals]) for name in _SIGNALS if name != "counts"},
         ),
         Outcomes(**{name: join([getattr(o, name) for o in outcomes]) for name in _OUTCOMES}),

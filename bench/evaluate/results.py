@@ -101,13 +101,17 @@ class Results:
 
     def notes(self) -> list[str]:
         """What was left out, a line for each."""
-        unknown: dict[str, dict[str, None]] = {}
+        found: dict[tuple[str, str], dict[str, None]] = {}
         for run in self.runs:
-            for policy in run.measured.unknown_policies if run.measured is not None else ():
-                unknown.setdefault(policy, {})[run.label] = None
+            if run.measured is None:
+                continue
+            for policy in run.measured.unknown_policies:
+                found.setdefault((policy, "is not known to this version"), {})[run.label] = None
+            for policy in run.measured.without_logits:
+                found.setdefault((policy, "needs the logits of all classes, which were not kept"), {})[run.label] = None
         return [
-            f"Policy '{policy}' is not known to this version; its rows are left out ({', '.join(labels)})."
-            for policy, labels in unknown.items()
+            f"Policy '{policy}' {why}; its rows are left out ({', '.join(labels)})."
+            for (policy, why), labels in found.items()
         ]
 
     def failures(self) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from bench.evaluate.bounds import ORACLE, RANDOM, TEST_LABELS, RandomExit, oracl
 from bench.evaluate.calibration import ece, nll
 from bench.evaluate.columns import COLUMNS, INTEGERS, LEGACY, NUMBERS, Row, read_rows, write_rows
 from bench.evaluate.policies import Choice, make_policies
-from bench.evaluate.policies.base import NOTHING
+from bench.evaluate.policies.base import NOTHING, Promise, Risk
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.stats import wilson
 
@@ -27,7 +27,7 @@ __all__ = ["COLUMNS", "Row", "failed_row", "make_rows", "read_rows", "write_rows
 
 #: Cost columns of the table that have a column of their own in a row; every other one is a legacy column.
 _OWN = ("macs", "macs_elementwise", "macs_fvcore")
-_DIGITS = {"top1": 4, "top1_lo": 4, "top1_hi": 4, "top5": 4, "nll": 6, "ece": 4}
+_DIGITS = {"top1": 4, "top1_lo": 4, "top1_hi": 4, "top5": 4, "nll": 6, "ece": 4, "risk_realised": 6}
 
 
 def make_rows(
@@ -62,12 +62,16 @@ def make_rows(
         })  # fmt: skip
 
     for policy in make_policies(
-        capabilities, evaluate.policies, guide.signals, guide_macs, validation=val is not None
-    ):
+        capabilities, evaluate.policies, guide.signals, guide_macs, validation=val is not None,
+        risk=Risk(evaluate.risk, evaluate.delta),
+    ):  # fmt: skip
         if val is not None and policy.chosen_on != NOTHING:
             policy.fit(val.signals, val.outcomes)
         point = policy.point_name(test.signals)
-        values = _measure(test, policy.apply(test.signals), spent, evaluate.confidence_level)
+        choice = policy.apply(test.signals)
+        values = _measure(test, choice, spent, evaluate.confidence_level)
+        if policy.promise is not None:
+            values |= _kept(policy.promise, choice, test)
         finite = policy.thresholds[np.isfinite(policy.thresholds)] if policy.chosen_on != NOTHING else []
         named = {"point": point, "default": point == test.points[0], "setting": policy.setting,
                  "thresholds": " ".join(f"{float(value):.6g}" for value in finite)}  # fmt: skip
@@ -105,7 +109,7 @@ class _Spent:
 
 def _measure(record: DecisionRecord, choice: Choice, spent: _Spent, level: float) -> dict[str, Any]:
     outcomes = record.outcomes
-    hit = choice.gather(outcomes.hit)
+    hit = choice.hit(outcomes)
     hits = int(hit.sum())
     interval = wilson(hits, record.n, level)
     return {
@@ -113,11 +117,17 @@ def _measure(record: DecisionRecord, choice: Choice, spent: _Spent, level: float
         "top1_lo": 100 * interval.low,
         "top1_hi": 100 * interval.high,
         "interval": str(interval),
-        "top5": 100 * int(choice.gather(outcomes.hit5).sum()) / record.n,
-        "nll": nll(choice.gather(outcomes.logp)),
-        "ece": 100 * ece(choice.gather(record.signals.confidence), hit),
+        "top5": 100 * int(choice.hit5(outcomes).sum()) / record.n,
+        "nll": nll(choice.label_logp(outcomes)),
+        "ece": 100 * ece(choice.confidence(record.signals), hit),
         **_costs(spent.of(choice)),
     }
+
+
+def _kept(promise: Promise, choice: Choice, record: DecisionRecord) -> dict[str, Any]:
+    """What was promised, and what came true on test."""
+    found = promise.realised(choice, record.signals, record.outcomes)
+    return {"risk_target": promise.target, "risk_delta": promise.delta, "risk_realised": found}
 
 
 def _costs(spent: Mapping[str, np.ndarray]) -> dict[str, Any]:

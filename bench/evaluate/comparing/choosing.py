@@ -9,20 +9,21 @@ import numpy as np
 
 from bench.cost.table import CostTable
 from bench.evaluate.policies import Policy, make_policies
-from bench.evaluate.policies.base import NOTHING
+from bench.evaluate.policies.base import DEFAULT_RISK, NOTHING, Risk
 from bench.evaluate.record import DecisionRecord
 
 
 @dataclass(frozen=True)
 class Validated:
     """One trained network as choosing sees it: its validation record, costs of its units, and which policies it is
-    asked for (``Evaluate.policies``)."""
+    asked for (``Evaluate.policies``), with which promises."""
 
     run: str
     capabilities: frozenset[str]
     asked: tuple[str, ...]
     record: DecisionRecord
     cost: CostTable
+    risk: Risk = DEFAULT_RISK
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ def macs_of_points(record: DecisionRecord, cost: CostTable) -> np.ndarray:
 def score(rule: Policy, record: DecisionRecord, macs: np.ndarray) -> Scored:
     """Apply a fitted rule to a split. macs: ``macs_of_points`` of that split."""
     name = rule.point_name(record.signals)
-    if name:  # all images at one point: nothing to look up image by image
+    if name and rule.own_answers:  # all images at one point: nothing to look up image by image
         point = record.points.index(name)
         return Scored(record.outcomes.hit[point], np.atleast_1d(macs[point]))
     choice = rule.apply(record.signals)
-    return Scored(choice.gather(record.outcomes.hit), choice.spent(macs))
+    return Scored(choice.hit(record.outcomes), choice.spent(macs))
 
 
 def find_candidates(networks: Sequence[Validated]) -> list[Candidate]:
@@ -88,7 +89,9 @@ def find_candidates(networks: Sequence[Validated]) -> list[Candidate]:
         record = network.record
         macs = macs_of_points(record, network.cost)
         mean = macs.astype(np.float64) if macs.ndim == 1 else macs.mean(axis=1)
-        for rule in make_policies(network.capabilities, network.asked, record.signals, mean, validation=True):
+        for rule in make_policies(
+            network.capabilities, network.asked, record.signals, mean, validation=True, risk=network.risk
+        ):
             if rule.chosen_on != NOTHING:
                 rule.fit(record.signals, record.outcomes)
             on_val = score(rule, record, macs)

@@ -19,6 +19,7 @@ from bench.evaluate.comparing.choosing import (
     score,
 )
 from bench.evaluate.measured import Measured
+from bench.evaluate.policies.base import Risk
 from bench.evaluate.policies.points import Fixed
 from bench.evaluate.record import DecisionRecord
 
@@ -129,7 +130,9 @@ def make_contender(
 def validated(run: str, measured: Measured) -> Validated:
     """What choosing may see of a run. It must have a validation record."""
     assert measured.val is not None
-    return Validated(run, measured.capabilities, measured.evaluate.policies, measured.val, measured.cost)
+    evaluate = measured.evaluate
+    risk = Risk(evaluate.risk, evaluate.delta)
+    return Validated(run, measured.capabilities, evaluate.policies, measured.val, measured.cost, risk)
 
 
 def _is_plain(measured: Measured, runs: Mapping[str, Measured]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.evaluate.calibration import Reliability, reliability
+from bench.evaluate.calibration import Reliability, auroc, reliability
 from bench.evaluate.diagnostics.views import Case, View
 
 BINS_COLUMNS = (
@@ -13,13 +13,14 @@ BINS_COLUMNS = (
 )  # fmt: skip
 SUMMARY_COLUMNS = (
     "run", "label", "seed", "policy", "point", "setting", "n", "confidence", "accuracy", "overconfidence", "ece",
+    "auroc",
 )  # fmt: skip
 
 
 def view_reliability(case: Case, view: View) -> Reliability:
     """The reliability diagram of the answers that a view gives to the test images."""
-    confidence = view.choice.gather(case.test.signals.confidence)
-    return reliability(confidence, view.choice.gather(case.test.outcomes.hit))
+    confidence = view.choice.confidence(case.test.signals)
+    return reliability(confidence, view.choice.hit(case.test.outcomes))
 
 
 def calibration_rows(cases: Sequence[Case]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -27,7 +28,7 @@ def calibration_rows(cases: Sequence[Case]) -> tuple[list[dict[str, Any]], list[
 
     bins: edges, mean confidence and accuracy are fractions; an empty bin has none of the latter two. summary: in
     percent as in the results table; ``overconfidence`` is mean confidence minus accuracy, and ``ece`` equals the
-    column of that name there.
+    column of that name there. auroc: how well the confidence tells right answers from wrong ones.
     """
     bins: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
@@ -45,10 +46,13 @@ def calibration_rows(cases: Sequence[Case]) -> tuple[list[dict[str, Any]], list[
                     "confidence": round(float(confidence), 6), "accuracy": round(float(accuracy), 6),
                 })  # fmt: skip
                 low = float(high)
-            confidence = 100 * float(view.choice.gather(case.test.signals.confidence).mean(dtype="float64"))
-            accuracy = 100 * float(view.choice.gather(case.test.outcomes.hit).mean())
+            own = view.choice.confidence(case.test.signals)
+            told = auroc(own, view.choice.hit(case.test.outcomes))
+            confidence = 100 * float(view.choice.confidence(case.test.signals).mean(dtype="float64"))
+            accuracy = 100 * float(view.choice.hit(case.test.outcomes).mean())
             summary.append({
                 **known, "n": case.test.n, "confidence": round(confidence, 4), "accuracy": round(accuracy, 4),
                 "overconfidence": round(confidence - accuracy, 4), "ece": round(100 * found.ece, 4),
+                "auroc": None if told is None else round(told, 4),
             })  # fmt: skip
     return bins, summary

@@ -91,7 +91,7 @@ def payer_rows(
 def _grouped(group: Sequence[tuple[Case, View]], parts: Sequence[np.ndarray], count: int) -> list[dict[str, Any]]:
     """Numbers of every part of the images, over seeds. parts: which one each image is in, [N] per seed."""
     macs = np.array([group_means(view.macs, part, count) for (_, view), part in zip(group, parts)])
-    hits = [view.choice.gather(case.test.outcomes.hit) for case, view in group]
+    hits = [view.choice.hit(case.test.outcomes) for case, view in group]
     top1 = 100 * np.array([group_means(hit, part, count) for hit, part in zip(hits, parts)])
     mean = np.array([view.macs.mean() for _, view in group])
     relative = 100 * macs / mean[:, None]

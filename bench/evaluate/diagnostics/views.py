@@ -17,7 +17,7 @@ import numpy as np
 from bench.cost.table import CostTable
 from bench.evaluate.measured import Measured
 from bench.evaluate.policies import Choice, Policy, make_policies
-from bench.evaluate.policies.base import NOTHING
+from bench.evaluate.policies.base import NOTHING, Risk
 from bench.evaluate.record import DecisionRecord, Signals
 
 
@@ -115,9 +115,13 @@ class Case:
         macs = self.macs if val is None else point_macs(guide, self.measured.cost)
         means = _means(macs)
         made = make_policies(
-            self.measured.capabilities, self.measured.evaluate.policies, guide, means, validation=val is not None
-        )
+            self.measured.capabilities, self.measured.evaluate.policies, guide, means, validation=val is not None,
+            risk=Risk(self.measured.evaluate.risk, self.measured.evaluate.delta),
+        )  # fmt: skip
         points = [policy for policy in made if policy.point_name(guide)]
+        for policy in points:
+            if policy.chosen_on != NOTHING and val is not None:
+                policy.fit(val.signals, val.outcomes)
         middle = float(means.min() + means[0]) / 2
         nearest: dict[str, tuple[float, Policy]] = {}
         for policy in made:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -26,11 +26,14 @@ class Choice:
 
     point: int64 [N], the operating point whose answer counts. paid: bool [N, P], the points whose units ran:
     the answering one alone for points and exits (an exit's counts hold the earlier exits already), every
-    network that was asked for a cascade.
+    network that was asked for a cascade. logp: log-probabilities of the classes, float32 [N, C], of a policy that
+    does not answer with those of the point; else None. same_class: whether the class is that of the point even then.
     """
 
     point: np.ndarray
     paid: np.ndarray
+    logp: np.ndarray | None = None
+    same_class: bool = True
 
     @classmethod
     def of_point(cls, point: np.ndarray, points: int) -> Choice:
@@ -50,11 +53,59 @@ class Choice:
         """Values [P, N] at the answering point of each image, [N]."""
         return np.take_along_axis(values, self.point[None], axis=0)[0]
 
+    def confidence(self, signals: Signals) -> np.ndarray:
+        """Largest probability of each answer, [N]."""
+        return self.gather(signals.confidence) if self.logp is None else np.exp(self.logp.max(axis=1))
+
+    def hit(self, outcomes: Outcomes) -> np.ndarray:
+        """Whether each answer is right, bool [N]."""
+        return self.gather(outcomes.hit) if self.same_class else self._rank(outcomes.label) < 1
+
+    def hit5(self, outcomes: Outcomes) -> np.ndarray:
+        """Whether the label is among the first five of each answer, bool [N]."""
+        return self.gather(outcomes.hit5) if self.same_class else self._rank(outcomes.label) < 5
+
+    def label_logp(self, outcomes: Outcomes) -> np.ndarray:
+        """Log-probability of the label, [N], nats."""
+        if self.logp is None:
+            return self.gather(outcomes.logp)
+        return np.take_along_axis(self.logp, outcomes.label[:, None].astype(np.int64), axis=1)[:, 0]
+
+    def _rank(self, label: np.ndarray) -> np.ndarray:
+        """How many classes come before the label; equal ones in the order of the classes."""
+        assert self.logp is not None
+        own = np.take_along_axis(self.logp, label[:, None].astype(np.int64), axis=1)
+        earlier = np.arange(self.logp.shape[1]) < label[:, None]
+        return ((self.logp > own) | ((self.logp == own) & earlier)).sum(axis=1)
+
     def spent(self, per_point: np.ndarray) -> np.ndarray:
         """A cost of each point, [P] or [P, N], summed over what was paid for: [N]."""
         if per_point.ndim == 1:
             per_point = per_point[:, None]
         return np.where(self.paid, per_point.T, 0).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class Risk:
+    """What `evaluate:` asks of policies that make a promise. targets: largest risks, shares of the images. delta: how
+    probable it may be that a promise with a probability is broken."""
+
+    targets: tuple[float, ...] = (0.01, 0.02, 0.05)
+    delta: float = 0.1
+
+
+#: If nothing is asked for.
+DEFAULT_RISK = Risk()
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A risk that stays below ``target``: with probability 1 - ``delta`` over validation parts, or, if that is None,
+    on average over them."""
+
+    target: float
+    delta: float | None
+    realised: Callable[[Choice, Signals, Outcomes], float]
 
 
 class Policy(ABC):
@@ -70,6 +121,10 @@ class Policy(ABC):
     requires: ClassVar[frozenset[str]] = frozenset()
     #: which split chose anything: "validation" or "nothing"
     chosen_on: ClassVar[str] = NOTHING
+    #: whether it reads the logits of all classes
+    needs_logits: ClassVar[bool] = False
+    #: whether each answer is that of the point as the network gave it
+    own_answers: ClassVar[bool] = True
     #: one line for users
     help: ClassVar[str]
 
@@ -92,6 +147,8 @@ class Policy(ABC):
 
     setting: float | None = None
     thresholds: np.ndarray = np.empty(0)
+    #: the risk that it promises to keep, if any
+    promise: Promise | None = None
 
     @classmethod
     @abstractmethod
@@ -99,6 +156,11 @@ class Policy(ABC):
         """One object per operating point. signals, macs: those of the validation split where there is one (of
         the test split for policies that choose nothing: names and costs of points are the same in both).
         macs: mean MACs of each point, [P]. Empty where the policy has nothing to decide."""
+
+    @classmethod
+    def members_for(cls: type[P], signals: Signals, macs: np.ndarray, risk: Risk) -> Sequence[P]:
+        """As ``members``; policies that make a promise have one object per target."""
+        return cls.members(signals, macs)
 
     def fit(self, signals: Signals, outcomes: Outcomes) -> None:
         """Find thresholds on the validation split. Policies that choose nothing ignore it."""

@@ -10,17 +10,36 @@ import numpy as np
 from bench.doors import POLICIES as GROUP
 from bench.doors import Door
 from bench.errors import ConfigError
-from bench.evaluate.policies.base import NOTHING, Policy
+from bench.evaluate.policies.base import DEFAULT_RISK, NOTHING, Policy, Risk
+from bench.evaluate.policies.calibrated import AccuracyCalibrated
 from bench.evaluate.policies.cascade import Cascade
 from bench.evaluate.policies.exits import BudgetedBatch, ConfidenceSweep, EntropySweep, MarginSweep, Patience
 from bench.evaluate.policies.foreign import guard_policy
 from bench.evaluate.policies.points import Anytime, Fixed
+from bench.evaluate.policies.product import MostConfident, Product
+from bench.evaluate.policies.risk import (
+    ConformalConsistency,
+    ConformalGap,
+    LearnThenTestConsistency,
+    LearnThenTestGap,
+)
+from bench.evaluate.policies.temperature import (
+    Temperature,
+    TemperatureBudgeted,
+    TemperatureEntropy,
+    TemperatureMargin,
+)
+from bench.evaluate.policies.ztw import ZeroTimeWaste
 from bench.evaluate.record import Signals
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
-    for policy in (Fixed, Anytime, BudgetedBatch, ConfidenceSweep, MarginSweep, EntropySweep, Patience, Cascade)
-}
+    for policy in (
+        Fixed, Anytime, BudgetedBatch, ConfidenceSweep, MarginSweep, EntropySweep, Patience, Cascade, Temperature,
+        TemperatureBudgeted, TemperatureMargin, TemperatureEntropy, Product, MostConfident, ZeroTimeWaste,
+        AccuracyCalibrated, LearnThenTestGap, LearnThenTestConsistency, ConformalGap, ConformalConsistency,
+    )
+}  # fmt: skip
 
 #: Those that run unless `evaluate.policies` says otherwise.
 DEFAULT = (Fixed.name, Anytime.name, BudgetedBatch.name, ConfidenceSweep.name, Cascade.name)
@@ -84,12 +103,14 @@ def default_policies(capabilities: Collection[str], *, validation: bool) -> list
 
 
 def make_policies(
-    capabilities: Collection[str], asked: Sequence[str], signals: Signals, macs: np.ndarray, *, validation: bool
-) -> list[Policy]:
+    capabilities: Collection[str], asked: Sequence[str], signals: Signals, macs: np.ndarray, *, validation: bool,
+    risk: Risk = DEFAULT_RISK,
+) -> list[Policy]:  # fmt: skip
     """The policy objects of one run, one per operating point, unfitted.
 
     asked: `evaluate.policies`; empty means the default. What was asked for but does not suit this method is
-    left out: one list serves all runs of a comparison. signals, macs [P]: see ``Policy.members``.
+    left out: one list serves all runs of a comparison. signals, macs [P]: see ``Policy.members``. Policies that need
+    logits are left out if the record has none (``lacks_logits``). risk: what promises are about.
     """
     names = default_policies(capabilities, validation=validation)
     if asked:
@@ -99,9 +120,14 @@ def make_policies(
     for name in names:
         policy = policy_class(name)
         suits = policy.requires <= frozenset(capabilities)
-        if suits and (validation or policy.chosen_on == NOTHING):
-            found.extend(policy.members(signals, macs))
+        if suits and (validation or policy.chosen_on == NOTHING) and not lacks_logits(policy, signals):
+            found.extend(policy.members_for(signals, macs, risk))
     return found
+
+
+def lacks_logits(policy: type[Policy], signals: Signals) -> bool:
+    """Whether a policy needs the logits of all classes and the record has none, or not all."""
+    return policy.needs_logits and (signals.logits is None or not signals.logits.whole)
 
 
 def _points_policy(capabilities: Collection[str]) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from diag_cases import case_of, exits_case, hand_record
 from synthetic_records import make_cost
 
+from bench.evaluate.calibration import auroc
 from bench.evaluate.diagnostics.calibration import calibration_rows
+from bench.evaluate.diagnostics.views import Case
+from bench.evaluate.measured import read_measured
+from bench.evaluate.policies import exit_order
 from bench.evaluate.rows import make_rows
+
+KEPT = Path(__file__).resolve().parents[3] / "results" / "reference"
 
 
 def test_ece_in_closed_form() -> None:
@@ -48,3 +56,31 @@ def test_ece_is_that_of_the_results_table() -> None:
     for line in summary:
         row = table[line["policy"], line["point"], line["setting"]]
         assert (line["ece"], line["accuracy"]) == (row["ece"], row["top1"])
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_auroc_is_the_share_of_pairs_in_the_right_order(coarse: bool) -> None:
+    rng = np.random.default_rng(0)
+    confidence, hit = rng.random(60), rng.random(60) < 0.6
+    if coarse:
+        confidence = np.round(confidence, 1)
+    pairs = [(a > b) + (a == b) / 2 for a in confidence[hit] for b in confidence[~hit]]
+    assert auroc(confidence, hit) == pytest.approx(sum(pairs) / len(pairs))
+    assert auroc(confidence, np.ones(60, bool)) is None
+
+
+def test_failure_prediction_of_every_exit_of_the_kept_network() -> None:
+    (folder,) = (KEPT / "cifar10_dynamic_depth_cpu" / "runs").glob("imta4-seed0-*")
+    measured = read_measured(folder)
+    assert measured is not None
+    summary = calibration_rows([Case("imta", "IMTA", 0, measured)])[1]
+    found = {row["point"]: row["auroc"] for row in summary if row["policy"] == "anytime"}
+    assert len(found) == 4
+    order = [measured.test.points[k] for k in exit_order(measured.test.signals)]
+    pooled = [
+        auroc(*(np.concatenate([getattr(kind(r), name)[k] for r in (measured.test, measured.val)])
+                for kind, name in ((lambda r: r.signals, "confidence"), (lambda r: r.outcomes, "hit"))))
+        for k in exit_order(measured.test.signals)
+    ]  # fmt: skip
+    assert pooled == pytest.approx([0.834, 0.846, 0.860, 0.870], abs=6e-4)  # an independent computation
+    assert [found[point] for point in order] == pytest.approx(pooled, abs=0.01)
