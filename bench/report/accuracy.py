@@ -202,7 +202,7 @@ def are_steps(line: Mapping[str, Any]) -> bool:
 def curve_of(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The one curve of a run that is drawn, in order of cost: that of the policy of the lowest rank."""
     found = _curves(lines)
-    mine = [line for line in lines if found and line["policy"] == found[0].name]
+    mine = [line for line in lines if found and line["policy"] == found[0].name and not line["point"]]
     return sorted(mine, key=lambda line: line["macs_mean"])
 
 
