@@ -5,10 +5,25 @@ from __future__ import annotations
 import argparse
 
 from bench import __version__
-from bench.cli import ablate, check, compare, cost, data, explain, export, import_, latency, list_, report, run, schema
+from bench.cli import (
+    ablate,
+    check,
+    compare,
+    cost,
+    data,
+    explain,
+    export,
+    import_,
+    latency,
+    list_,
+    report,
+    run,
+    schema,
+    test,
+)
 
 #: One module per command: NAME, HELP, EXAMPLES, add_arguments(parser), main(options) -> exit code.
-COMMANDS = (run, check, list_, explain, report, compare, ablate, latency, cost, import_, export, data, schema)
+COMMANDS = (run, check, list_, explain, report, compare, ablate, latency, cost, test, import_, export, data, schema)
 
 DESCRIPTION = """Benchmark dynamic-depth image classifiers: which network gives more accuracy for the same
 compute, by how much, and whether that is more than noise."""

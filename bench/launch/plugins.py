@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["require_contract"]
 
 OWN = "depthbench"
-#: Source files of a package that are looked at; what has more is known by its version alone.
-MOST_FILES = 500
 
 
 def require_contract(specs: Iterable[RunSpec]) -> None:
@@ -67,22 +65,12 @@ def _key(name: str, cls: type[Method]) -> str:
     import torch
 
     import bench.testing
+    from bench.testing.options import sources
 
     value = hashlib.sha256()
     for text in (name, cls.__module__, cls.__qualname__, distribution_of(name), __version__, torch.__version__,
                  sys.version.split()[0]):  # fmt: skip
         value.update(f"{text}\n".encode())
-    for path in [*_sources(cls), Path(bench.testing.__file__)]:
+    for path in [*sources(cls), *sorted(Path(bench.testing.__file__).parent.glob("*.py"))]:
         value.update(hashlib.sha256(path.read_bytes()).digest())
     return f"{name}-{value.hexdigest()[:20]}"
-
-
-def _sources(cls: type[Method]) -> list[Path]:
-    """The Python files of the package that a class is from, in order; of a single module that file."""
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    top = getattr(sys.modules.get(cls.__module__.partition(".")[0]), "__file__", None)
-    if top is not None and Path(top).name == "__init__.py":
-        found = sorted(Path(top).parent.rglob("*.py"))
-        if len(found) <= MOST_FILES:
-            return found
-    return [Path(file)] if file is not None else []

@@ -12,6 +12,7 @@ from bench.config.schema import MethodConfig
 from bench.config.stage import Stage
 from bench.method import Batch, Decisions, Executed, Method, Plan, Point, Unit
 from bench.train.losses import cross_entropy
+from bench.walking import Walk, where
 
 
 class TwoExitsConfig(MethodConfig):
@@ -145,6 +146,55 @@ def _unused(self: TwoExits, stage: Stage) -> nn.Module:
     return net
 
 
+class IdleConfig(MethodConfig):
+    """Two exits, and an option that nobody looks at."""
+
+    breadth_nobody_reads: int = 8
+
+
+class Gated(Method):
+    """A block behind a gate, which is cheap but not free."""
+
+    Config = TwoExitsConfig
+    capabilities = frozenset({"gates"})
+
+    def build(self, stage: Stage) -> nn.Module:
+        net = nn.Module()
+        net.stem, net.gate, net.block = nn.Conv2d(3, 8, 3, 4, 1), nn.Linear(8, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        net.head = nn.Linear(8, 10)
+        return net
+
+    def walk(self, model: nn.Module, images: Tensor) -> Walk:
+        x = model.stem(images).relu()
+        score = model.gate(x.mean((2, 3)))
+        if model.training:
+            x = x + score.sigmoid()[:, :, None, None] * model.block(x)
+        else:
+            x = self.gated(model, x, score)
+        yield model.head(x.mean((2, 3)))
+
+    def gated(self, model: nn.Module, x: Tensor, score: Tensor) -> Tensor:
+        return x + where(score[:, 0] > 0, model.block, x, otherwise=torch.zeros_like(x))
+
+
+class FreeGate(Gated):
+    def units(self, model: nn.Module) -> Sequence[Unit]:
+        return [unit for unit in super().units(model) if unit.name != "gate"]
+
+
+class HandmadeGate(Gated):
+    """Its gate's product is computed beside the module, so that nobody sees it."""
+
+    def walk(self, model: nn.Module, images: Tensor) -> Walk:
+        x = model.stem(images).relu()
+        score = x.mean((2, 3)) @ model.gate.weight.T + model.gate.bias
+        if model.training:
+            x = x + score.sigmoid()[:, :, None, None] * model.block(x)
+        else:
+            x = self.gated(model, x, score)
+        yield model.head(x.mean((2, 3)))
+
+
 def _raises(*_: Any) -> Any:
     raise IndexError("list index out of range")
 
@@ -224,6 +274,9 @@ LIES: dict[str, tuple[type[TwoExits], str]] = {
         after("record", lambda d, model: Decisions(d.logits, d.counts, {"hit": d.logits[..., 0]})),
         "cannot be called 'hit'",
     ),
+    "a gate that is not paid": (HandmadeGate, "parameter 'gate.weight' is used in evaluation but is in no unit"),
+    "a gate that is no unit": (FreeGate, "walk runs 'gate', which FreeGate.units does not name"),
+    "an option that changes nothing": (changed(Config=IdleConfig), "option 'breadth_nobody_reads' changes nothing"),
     "no Config": (changed(Config=None), "Config: must be a class derived"),
 }
 GENERATOR = torch.Generator().manual_seed(0)
