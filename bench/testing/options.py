@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench.config.schema import MethodConfig, Recipe
 from bench.method import Method
@@ -62,10 +63,11 @@ def _watched(config: MethodConfig, read: set[str]) -> MethodConfig:
 def _use(method: Method[Any]) -> None:
     """Call every hook once. What fails here has been named by another check."""
     method.backbone()
+    built: dict[str, nn.Module] = {}
     for planned in method.stages():
         stage = planned.resolve(Recipe())
-        model = method.build(stage)
-        method.prepare(model, stage, model if planned.start_from else None)
+        model = built[stage.name] = method.build(stage)
+        method.prepare(model, stage, built.get(stage.start_from or ""))
         step = TrainStep(method, model, stage)
         step.train()
         step(*make_batch(soft=True))
