@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.config.load import load_config
 from bench.errors import ConfigError
 from bench.registry import method_config, method_names
+
+if TYPE_CHECKING:
+    from bench.data.catalog import DatasetInfo
 
 NAME = "list"
 HELP = "list methods (with their options), policies, data sets or comparison files"
@@ -55,11 +59,22 @@ def _policies(options: argparse.Namespace) -> None:
 
 
 def _datasets(options: argparse.Namespace) -> None:
-    from bench.data.catalog import DATASETS
+    from bench.data.catalog import DATASETS, DOOR, dataset_info
 
     for info in DATASETS.values():
-        classes = f"{info.num_classes} classes" if info.num_classes else "any number of classes"
-        print(f"{info.name}: {info.description} ({classes})")
+        _dataset(info)
+    for name in DOOR.names():
+        try:
+            if name in DATASETS:
+                DOOR.load(name)
+            _dataset(dataset_info(name))
+        except ConfigError as error:
+            print(f"{name}: {error}")
+
+
+def _dataset(info: DatasetInfo) -> None:
+    classes = f"{info.num_classes} classes" if info.num_classes else "any number of classes"
+    print(f"{info.name}: {info.description} ({classes})")
 
 
 def _configs(options: argparse.Namespace) -> None:

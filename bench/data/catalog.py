@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bench import doors
 from bench.config.schema import Data
-from bench.errors import ConfigError
-from bench.registry import did_you_mean
+from bench.data.foreign import check_info
+
+if TYPE_CHECKING:
+    from bench.data.sources import ArraySource, FolderSource
 
 ENVIRONMENT = "BENCH_DATA_ROOT"
 
@@ -27,6 +33,8 @@ class DatasetInfo:
     folder data set is its val/ folder. layout: which files go where. needs_root: reads files of the user's.
     folders: names below the root that are looked into besides the root itself. files: what must be there,
     relative to such a folder; for class folders, ``train`` and ``val``. download: torchvision can fetch it.
+    open: for a data set of another package: takes the folder that has the files (None without ``needs_root``) and
+    returns training and test images. None: the harness knows how.
     """
 
     name: str
@@ -46,11 +54,14 @@ class DatasetInfo:
     download: bool = False
     folders: tuple[str, ...] = field(default=(), repr=False)
     files: tuple[str, ...] = field(default=(), repr=False)
+    open: Callable[[Path | None], tuple[ArraySource | FolderSource, ArraySource | FolderSource]] | None = field(
+        default=None, repr=False
+    )
 
     @property
     def class_folders(self) -> bool:
         """Whether the images lie in class folders below train/ and val/."""
-        return self.files == ("train", "val")
+        return self.files == ("train", "val") and self.open is None
 
 
 _CIFAR_NOTE = "No licence is stated; cite Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009."
@@ -163,15 +174,33 @@ _ALL = (
     ),
 )  # fmt: skip
 
-#: Name -> DatasetInfo, in the order of `bench list datasets`.
+#: Ours: name -> DatasetInfo, in the order of `bench list datasets`.
 DATASETS: dict[str, DatasetInfo] = {info.name: info for info in _ALL}
+
+#: Those of other packages.
+DOOR = doors.Door(doors.DATASETS, "data set", "data.name", DATASETS)
+
+
+def dataset_names() -> list[str]:
+    """Ours, then what other packages register; nothing is imported."""
+    return [*DATASETS, *DOOR.names()]
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """The entry of a name; ConfigError with the nearest known name if there is none."""
-    if name not in DATASETS:
-        raise ConfigError(f"unknown data set '{name}'{did_you_mean(name, DATASETS)}", where="data.name")
-    return DATASETS[name]
+    """The entry of a name; ConfigError with the nearest known name if there is none, or if it cannot be used."""
+    return DATASETS[name] if name in DATASETS else _foreign(name)
+
+
+@cache
+def _foreign(name: str) -> DatasetInfo:
+    found = DOOR.load(name)
+    try:
+        if not isinstance(found, DatasetInfo):
+            raise ValueError("is not a bench.data.DatasetInfo")
+        check_info(found, name)
+    except ValueError as error:
+        raise DOOR.wrong(name, str(error)) from None
+    return found
 
 
 def find_root(config: Data, data_root: str | None = None) -> Path | None:

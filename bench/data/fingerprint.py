@@ -96,7 +96,7 @@ def take_fingerprint(
     opening it does. Fetches what is missing if ``data.download`` allows it.
     """
     info, root = dataset_info(data.name), find_root(data)
-    in_files = info.needs_root and not info.class_folders
+    in_files = info.needs_root and not info.class_folders and info.open is None
     if sources is None and (not in_files or missing_files(info.name, root)):
         sources = open_sources(info, root, data.download)
     folder = data_folder(info.name, root) if root is not None else Path()

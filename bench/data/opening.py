@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bench.data.catalog import DatasetInfo, data_folder, how_to_get, missing_files
+from bench.data.foreign import open_foreign
 from bench.data.known import check_class_names, check_known_images, md5_of
 from bench.data.scanning import class_folders, difference, scan_folder
 from bench.data.sorting import text_lines
@@ -44,6 +45,8 @@ def open_sources(info: DatasetInfo, root: Path | None, download: bool) -> tuple[
         return synthetic_images("train", info.train_count or 0), synthetic_images("test", info.test_count or 0)
     if info.name == "fashion_mnist_mini":
         return read_mini()
+    if info.open is not None and not info.needs_root:
+        return open_foreign(info, None)
     if root is None:
         raise ConfigError(f"{info.name} needs a folder: data.root, --data-root or BENCH_DATA_ROOT; "
                           f"{how_to_get(info)}", where="data.root")  # fmt: skip
@@ -55,6 +58,8 @@ def open_sources(info: DatasetInfo, root: Path | None, download: bool) -> tuple[
         what = f"{missing[0]} is not a file" if os.path.exists(missing[0]) else f"there is no {missing[0]}"
         raise DataError(f"{info.name}: {what}{more}; {how_to_get(info)}")
     folder = data_folder(info.name, root)
+    if info.open is not None:
+        return open_foreign(info, folder)
     if info.class_folders:
         sources = open_folders(folder)
         check_class_names(info, sources[0].class_names, folder)

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 from bench.config.load import Loaded
 from bench.config.resolve import RunSpec, resolve
-from bench.data.catalog import DATASETS, dataset_info, find_root, how_to_get, missing_files
+from bench.data.catalog import dataset_info, find_root, how_to_get, missing_files
 from bench.errors import ConfigError
 from bench.evaluate.policies import check_policies
-from bench.registry import did_you_mean
 
 
 def plan_runs(loaded: Loaded) -> list[RunSpec]:
     """The runs of a comparison, after its names have been checked: data set, policies, methods, options."""
-    name = loaded.comparison.data.name
-    if name not in DATASETS:
-        raise ConfigError(f"data.name: unknown data set '{name}'{did_you_mean(name, DATASETS)}",
-                          where=str(loaded.origin("data", "name")))  # fmt: skip
+    try:
+        dataset_info(loaded.comparison.data.name)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=str(loaded.origin("data", "name"))) from None
     try:
         check_policies(loaded.comparison.evaluate.policies, loaded.comparison.protocol)
     except ConfigError as error:

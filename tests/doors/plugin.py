@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import doors, registry
+from bench.data import catalog
 from bench.evaluate.policies import catalogue
 
 
@@ -44,5 +45,5 @@ def on_path(*folders: Path) -> Iterator[None]:
 def forget() -> None:
     """What was looked up is looked up again."""
     importlib.invalidate_caches()
-    for cached in (doors._entries, registry._entries, catalogue._foreign, catalogue.known_policy):
+    for cached in (doors._entries, registry._entries, catalogue._foreign, catalogue.known_policy, catalog._foreign):
         cached.cache_clear()
