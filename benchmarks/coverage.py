@@ -27,8 +27,7 @@ from statistics import NormalDist
 import numpy as np
 
 from bench.evaluate.comparing.differences import measure_difference
-from bench.evaluate.comparing.verdicts import holm
-from bench.evaluate.stats import t_interval, t_quantile
+from bench.evaluate.stats import holm, t_interval, t_quantile
 
 _NORMAL = NormalDist()
 _GRID = np.linspace(-9, 9, 9001)

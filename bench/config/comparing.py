@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bench.config.base import Strict
 
@@ -47,6 +48,50 @@ def parse_budget(entry: float | int | str) -> Budget:
         raise ValueError(f"{entry!r} is no budget; write 0.5 (of the reference run), '30M' or '1.2G' (MACs), '2.5ms'")
     value, unit = float(found[1]), found[2]
     return Budget(value, "ms") if unit == "ms" else Budget(value * _UNITS[unit], "macs")
+
+
+AUC = "auc"
+#: Shares of the reference between which the area under the curve is taken if the file does not say.
+AUC_RANGE: tuple[float | str, float | str] = (0.25, 1.0)
+#: Words of `verdicts.against` that are not the name of a run or a group.
+REFERENCE, ALL = "reference", "all"
+
+
+class Verdicts(Strict):
+    """Which comparisons are tested, and in which order: said before the results are seen."""
+
+    against: str | None = Field(None, description="What every other contender is tested against: reference (the "
+                                "reference run or its group), the name of a run or of a group, or all (every pair). "
+                                "Default: the reference if the file names one, else all.")  # fmt: skip
+    first: float | str = Field(AUC, description="What is asked first of each contender: auc, or one of `budgets`.")
+    order: Literal["dearest_first", "cheapest_first"] = Field(
+        "dearest_first", description="In which order the other budgets are asked.")
+
+    @field_validator("first")
+    @classmethod
+    def _first(cls, value: float | str) -> float | str:
+        if value != AUC:
+            parse_budget(value)
+        return value
+
+    def arrange(self, budgets: Sequence[Budget], costs: Sequence[float]) -> list[str]:
+        """Names of what is asked, in order: `first`, the budgets by cost (those in milliseconds last), the area.
+
+        costs: of the budgets, MACs or milliseconds.
+        """
+        sign = -1 if self.order == "dearest_first" else 1
+        ranked = sorted(zip(budgets, costs), key=lambda pair: (pair[0].unit == "ms", sign * pair[1]))
+        first = AUC if self.first == AUC else str(parse_budget(self.first))
+        return list(dict.fromkeys([first, *(str(budget) for budget, _ in ranked), AUC]))
+
+
+def check_auc_range(value: Sequence[float | str]) -> None:
+    """The two ends of `auc`. ValueError if they are not shares or MACs, or do not grow."""
+    low, high = (parse_budget(entry) for entry in value)
+    if "ms" in (low.unit, high.unit):
+        raise ValueError("the range of the area is in shares of the reference run or in MACs, not in milliseconds")
+    if low.unit == high.unit and low.value >= high.value:
+        raise ValueError(f"the range of the area must grow; got {low} and {high}")
 
 
 class Published(Strict):

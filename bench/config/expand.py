@@ -201,7 +201,7 @@ def _refused(tree: Node, path: Path, run: Node) -> str | None:
     """Why this run cannot be, in one line without places; None where it can."""
     from bench.config.resolve import resolve_run
 
-    shared = {k: v for k, v in tree.value.items() if k not in ("ablation", "reference", "budgets")}
+    shared = {k: v for k, v in tree.value.items() if k not in ("ablation", "reference", "budgets", "auc", "verdicts")}
     alone = Node({**shared, "runs": Node([run], run.origin)}, tree.origin)
     try:
         resolve_run(Loaded(check_comparison(alone), alone, path, alone), 0)

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bench.config.ablation import Ablation, as_sections
 from bench.config.base import AtKey, Strict
-from bench.config.comparing import Published, parse_budget
+from bench.config.comparing import ALL, AUC, REFERENCE, Published, Verdicts, check_auc_range, parse_budget
 from bench.config.stage import Stage
 from bench.registry import did_you_mean
 
@@ -332,6 +332,10 @@ class Comparison(Strict):
     reference: str | None = Field(None, description="The run whose cost is 1 where a budget is a share.")
     budgets: tuple[float | str, ...] = Field((), description="Limits on the mean cost of an image: 0.5 (of the "
                                              "reference run), '30M' or '1.2G' (MACs), '2.5ms' (where measured).")
+    auc: tuple[float | str, float | str] | None = Field(
+        None, description="Range of budgets of the area under the curve, shares of the reference run or MACs; "
+        "default: [0.25, 1.0] of the reference run.")
+    verdicts: Verdicts = Field(default_factory=Verdicts, description="Which comparisons are tested, in which order.")
     runs: tuple[Run, ...] = Field(min_length=1, description="What is compared.")
     ablation: tuple[Ablation, ...] = Field((), description="Axes along which runs are varied; a section, or several.")
 
@@ -340,7 +344,7 @@ class Comparison(Strict):
     def _sections(cls, value: Any) -> Any:
         return as_sections(value)
 
-    @field_validator("seeds", "runs", "budgets", mode="before")
+    @field_validator("seeds", "runs", "budgets", "auc", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -368,6 +372,28 @@ class Comparison(Strict):
             raise ValueError("a budget stands twice")
         return value
 
+    @field_validator("auc")
+    @classmethod
+    def _auc(cls, value: tuple[float | str, float | str] | None) -> tuple[float | str, float | str] | None:
+        if value is not None:
+            check_auc_range(value)
+        return value
+
+    @model_validator(mode="after")
+    def _verdicts_exist(self) -> Comparison:
+        asked, names = self.verdicts, [run.name for run in self.runs]
+        groups = [run.group for run in self.runs if run.group]
+        if asked.against == REFERENCE and self.reference is None:
+            raise AtKey("verdicts.against: reference needs a `reference:` run", "verdicts", "against")
+        known = [REFERENCE, ALL, *names, *groups]
+        if asked.against is not None and asked.against not in known:
+            problem = f"verdicts.against: no run or group is called '{asked.against}'"
+            raise AtKey(f"{problem}{did_you_mean(asked.against, known)}", "verdicts", "against")
+        if asked.first != AUC and parse_budget(asked.first) not in [parse_budget(entry) for entry in self.budgets]:
+            problem = f"verdicts.first: {asked.first} is not one of `budgets`; write one of them, or auc"
+            raise AtKey(problem, "verdicts", "first")
+        return self
+
     @model_validator(mode="after")
     def _reference_exists(self) -> Comparison:
         names = [run.name for run in self.runs]
@@ -376,6 +402,8 @@ class Comparison(Strict):
             raise AtKey(problem, "reference")
         if self.reference is None and any(not isinstance(entry, str) for entry in self.budgets):
             raise AtKey("budgets: a share needs a `reference:` run that it is a share of", "budgets")
+        if self.reference is None and any(not isinstance(entry, str) for entry in self.auc or ()):
+            raise AtKey("auc: a share needs a `reference:` run that it is a share of; or write MACs ('30M')", "auc")
         return self
 
 

@@ -1,14 +1,15 @@
 """What each level of an ablation's axes changes: accuracy and cost against the axis' base level, paired.
 
-An effect is a contrast: a weighted sum over trained networks, the same for each seed. Its interval is Student's t
-over the seeds' values; with one seed it is a bootstrap over the shared test images.
+An effect is a contrast: a weighted sum over trained networks, the same for each seed. With three seeds or more its
+interval is Student's t over the seeds' values, with one it is normal over the shared test images; two have none.
+p-values are adjusted by Holm's procedure among the effects of one kind on one axis.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -16,7 +17,20 @@ import numpy as np
 
 from bench.evaluate.columns import write_table
 from bench.evaluate.results import Results, RunResult
-from bench.evaluate.stats import Interval, bootstrap_mean, t_interval
+from bench.evaluate.stats import (
+    NEW_IMAGES,
+    NEW_RUNS,
+    TWO_SEEDS,
+    Interval,
+    accuracy_grain,
+    holm,
+    mean_interval,
+    normal_quantile,
+    normal_tail,
+    t_interval,
+    t_quantile,
+    t_tail,
+)
 
 __all__ = ["COLUMNS", "NAME", "effects", "write_effects"]
 
@@ -39,6 +53,10 @@ class Effect(TypedDict, total=False):
     top1_lo: float | None
     top1_hi: float | None
     interval: str  # what the interval is about
+    top1_min: float | None  # of the seeds' differences
+    top1_max: float | None
+    p: float | None  # two-sided, of no effect; about what the interval is about
+    p_adjusted: float | None  # Holm's, among the effects of this kind on this axis
     macs_difference: float | None  # mean over images and networks
     macs_percent: float | None  # of the base level's MACs
     pairs: int  # pairs of networks (quadruples for an interaction)
@@ -107,6 +125,7 @@ def effects(results: Results) -> list[dict[str, Any]]:
                 rows.append({**named, **_estimate(results, contrasts)})
     for family in families:
         rows += _interactions(results, family)
+    _adjust(rows)
     return rows
 
 
@@ -159,11 +178,7 @@ def _contrast(family: _Family, weights: Sequence[tuple[float, dict[str, str]]]) 
                 seed: [(weight, cell[seed]) for (weight, _), cell in zip(weights, cells) if cell is not None]
                 for seed in sorted(shared)
             }
-    contrast = _Contrast(terms)
-    if terms and not contrast.seeds():  # nothing that all share: the combination with the most seeds
-        most = max(terms, key=lambda other: len(terms[other]))
-        contrast = _Contrast({most: terms[most]})
-    return contrast
+    return _Contrast(terms)
 
 
 def _pairs(family: _Family, axis: str, level: str) -> _Contrast:
@@ -182,7 +197,9 @@ def _of_level(
                  f"{family.base[axis] or 'its base level'}, to compare {level} with"}  # fmt: skip
         yield {"kind": MAIN, **named, "pairs": 0, **(missing or alone)}
         return
-    yield {"kind": MAIN, **named, **_estimate(results, [pairs]), **({"reason": missing["reason"]} if missing else {})}
+    main: dict[str, Any] = {"kind": MAIN, **named, **_estimate(results, [pairs])}
+    main["reason"] = "; ".join(filter(None, [main.get("reason"), missing.get("reason")]))
+    yield main
     if len(pairs.terms) > 1:
         parts = [set(other) for other in pairs.terms]
         vary = parts[0].union(*parts) - parts[0].intersection(*parts)
@@ -227,17 +244,21 @@ def _estimate(results: Results, contrasts: Sequence[_Contrast]) -> dict[str, Any
     share = 1 / len(contrasts)
     networks = [[(share * w, run) for c in contrasts for w, run in c.of_seed(seed)] for seed in seeds]
     if not networks:
-        return {"pairs": 0, "status": "pending", "reason": "the runs share no seed"}
+        why = "no seed has all combinations of the other axes, so that there is no mean over them"
+        return {"pairs": 0, "status": "no common seed", "reason": why}
     top1 = [sum(weight * _default(run)["top1"] for weight, run in terms) for terms in networks]
     macs = [sum(weight * _default(run)["macs"] for weight, run in terms) for terms in networks]
     before = [-sum(weight * _default(run)["macs"] for weight, run in terms if weight < 0) for terms in networks]
-    interval = t_interval(top1, results.confidence_level) or _over_images(networks[0], results.confidence_level)
+    interval, p = _tested(top1, networks, results.confidence_level)
     change = float(np.mean(macs))
     return {
         "top1_difference": round(float(np.mean(top1)), 4),
         "top1_lo": None if interval is None else round(interval.low, 4),
         "top1_hi": None if interval is None else round(interval.high, 4),
-        "interval": "" if interval is None else str(interval),
+        "interval": str(interval) if interval is not None else TWO_SEEDS if len(top1) == 2 else "",
+        "top1_min": round(min(top1), 4),
+        "top1_max": round(max(top1), 4),
+        "p": None if p is None else float(f"{p:.4g}"),
         "macs_difference": round(change, 2),
         "macs_percent": round(100 * change / float(np.mean(before)), 4) if np.mean(before) else None,
         "pairs": len(seeds) * sum(len(contrast.terms) for contrast in contrasts),
@@ -246,18 +267,50 @@ def _estimate(results: Results, contrasts: Sequence[_Contrast]) -> dict[str, Any
     }
 
 
-def _over_images(terms: Sequence[Term], level: float) -> Interval | None:
-    """One seed: bootstrap over the test images, in points of percent; None where records were not kept."""
+def _tested(
+    top1: Sequence[float], networks: Sequence[Sequence[Term]], level: float
+) -> tuple[Interval | None, float | None]:
+    """Interval in points of percent and p-value of the mean over seeds. top1: of each seed."""
+    if len(top1) == 1:
+        return _over_images(networks[0], level)
+    images = _default(networks[0][0][1])["n"]
+    grain = 100**2 * accuracy_grain(images) * sum(weight * weight for weight, _ in networks[0])
+    found = t_interval(top1, level, grain=grain)
+    if found is None:
+        return None, None
+    degrees, mean = len(top1) - 1, (found.low + found.high) / 2
+    error = (found.high - found.low) / 2 / t_quantile(0.5 + level / 2, degrees)
+    named = replace(found, about=f"{NEW_RUNS}, on these images").within(-100.0, 100.0)
+    return named, min(1.0, 2 * t_tail(abs(mean) / error, degrees))
+
+
+def _over_images(terms: Sequence[Term], level: float) -> tuple[Interval | None, float | None]:
+    """One seed: over the test images, paired; None if records were not kept."""
     records = [run.measured.test if run.measured is not None else None for _, run in terms]
     first = records[0]
     if first is None or any(r is None or not np.array_equal(r.signals.indices, first.signals.indices) for r in records):
-        return None
+        return None, None
+    if first.n < 2:
+        return None, None
     values = np.zeros(first.n)
     for (weight, _), record in zip(terms, records):
         assert record is not None
         values += weight * record.outcomes.hit[0]
-    found = bootstrap_mean(100 * values.round(9), level)  # rounded: equal values must stay equal
-    return found
+    found = mean_interval(values, level, NEW_IMAGES)
+    error = (found.high - found.low) / 2 / normal_quantile(0.5 + level / 2)
+    p = min(1.0, 2 * normal_tail(abs(float(values.mean())) / error))
+    return replace(found, low=100 * found.low, high=100 * found.high).within(-100.0, 100.0), p
+
+
+def _adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Holm's procedure among the effects of one kind on one axis."""
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row.get("p") is not None:
+            families.setdefault((row["kind"], row["axis"]), []).append(row)
+    for family in families.values():
+        for row, adjusted in zip(family, holm([row["p"] for row in family])):
+            row["p_adjusted"] = float(f"{adjusted:.4g}")
 
 
 def _default(run: RunResult) -> dict[str, Any]:

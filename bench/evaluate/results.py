@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.config.comparing import Verdicts
 from bench.data.fingerprint import read_fingerprint
 from bench.data.splits import check_split
 from bench.errors import BenchError, RunError
@@ -69,7 +70,8 @@ class RunResult:
 class Results:
     """A whole comparison. budgets: as the file has them (``bench.config.comparing.parse_budget``). ablation:
     ``{"sections": [{"design", "axes": {axis: levels}, "base": {axis: level}}]}``, empty where nothing is varied.
-    times: rows of the table of measured times. problems: files besides the runs' that are damaged, a line for each."""
+    times: rows of the table of measured times. problems: files besides the runs' that are damaged, a line for each.
+    auc: range of the area as the file has it, None if it does not say. asked: what is tested, in which order."""
 
     out: Path
     name: str
@@ -84,6 +86,8 @@ class Results:
     ablation: dict[str, Any] = field(default_factory=dict)
     times: list[dict[str, Any]] = field(default_factory=list)
     problems: tuple[str, ...] = ()
+    auc: tuple[float | str, ...] | None = None
+    asked: Verdicts = field(default_factory=Verdicts)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -155,6 +159,8 @@ def read_results(out: Path) -> Results:
         dict(comparison.get("ablation") or {}),
         times,
         (*problems, *_check_others(out, comparison, runs)),
+        tuple(comparison["auc"]) if comparison.get("auc") else None,
+        Verdicts(**(comparison.get("verdicts") or {})),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from bench.evaluate.columns import LEGACY
 from bench.evaluate.results import Results
-from bench.evaluate.stats import t_interval
+from bench.evaluate.stats import TWO_SEEDS, over_seeds_interval
 
 
 class SummaryRow(TypedDict, total=False):
@@ -57,7 +57,7 @@ COLUMNS: tuple[str, ...] = tuple(SummaryRow.__annotations__)
 def summarise(results: Results) -> list[dict[str, Any]]:
     """Rows of ``summary.csv``, runs in file order, the default point of each first.
 
-    One seed keeps its interval over test images; from two on it is Student's t over seeds. Each says so.
+    One seed keeps its interval over test images; from three on it is Student's t over seeds; two have none.
     """
     lines: list[dict[str, Any]] = []
     for name, runs in results.by_name().items():
@@ -91,15 +91,13 @@ def _over_seeds(rows: list[dict[str, Any]], level: float) -> dict[str, Any]:
     first = rows[0]
     top1 = [row["top1"] for row in rows]
     macs = [row["macs"] for row in rows]
-    interval = t_interval(top1, level)
-    if interval is not None:
-        # Cut to what an accuracy can be, which takes nothing from what the interval covers.
-        low, high = max(interval.low, 0.0), min(interval.high, 100.0)
-        ends = {"top1_lo": low, "top1_hi": high, "interval": str(interval)}
-    else:
+    interval = over_seeds_interval(top1, first["n"], level) if first["n"] else None
+    if len(rows) == 1 or first["top1_lo"] is None:  # a bound: an expectation has no interval
         ends = {name: first[name] for name in ("top1_lo", "top1_hi", "interval")}
-    if interval is not None and first["top1_lo"] is None:
-        ends = {"top1_lo": None, "top1_hi": None, "interval": ""}  # a bound: an expectation has no interval
+    elif interval is None:
+        ends = {"top1_lo": None, "top1_hi": None, "interval": TWO_SEEDS}
+    else:
+        ends = {"top1_lo": interval.low, "top1_hi": interval.high, "interval": str(interval)}
     kept = ("run", "label", "method", "backbone", "stage", "policy", "point", "default", "setting", "chosen_on",
             "n", "params")  # fmt: skip
     means = ("top5", "nll", "ece", "macs", "macs_p95", "macs_elementwise", "macs_fvcore")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -21,6 +21,11 @@ NEW_IMAGES = "these trained networks on new images"
 NEW_IMAGES_ONE = "this trained network on new images"
 NEW_RUNS = "the method over new training runs"
 NEW_RUNS_AND_IMAGES = "the method over new training runs and new images"
+
+#: Two seeds hardly tell how much trainings differ: from three on there are intervals over them.
+FEWEST_SEEDS = 3
+#: What stands in place of an interval of two seeds.
+TWO_SEEDS = "two seeds, no interval: smallest and largest are both values"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class Interval:
 
     def __str__(self) -> str:
         return describe(self.level, self.kind, self.about)
+
+    def within(self, low: float, high: float) -> Interval:
+        """Cut to what the estimate can be, which takes nothing from what the interval covers."""
+        return replace(self, low=max(self.low, low), high=min(self.high, high))
 
 
 def describe(level: float, kind: str, about: str) -> str:
@@ -59,62 +68,56 @@ def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
     return Interval(low, high, level, NEW_IMAGES_ONE, "Wilson interval")
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
-    """Mean +- t sd / sqrt(n) over seeds; None for one seed, which says nothing about others."""
+def t_interval(values: Sequence[float], level: float = 0.95, *, grain: float = 0.0) -> Interval | None:
+    """Mean +- t sqrt((sd^2 + grain) / n) over seeds; None for fewer than three.
+
+    grain: variance of a value that the seeds cannot show, since an accuracy is known to whole images only
+    (``accuracy_grain``): it keeps the interval from vanishing if seeds are equal by chance.
+    """
     n = len(values)
-    if n < 2:
+    if n < FEWEST_SEEDS:
         return None
     mean = math.fsum(values) / n
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = t_quantile(0.5 + level / 2, n - 1) * deviation / math.sqrt(n)
+    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1) + grain
+    half = t_quantile(0.5 + level / 2, n - 1) * math.sqrt(variance / n)
     return Interval(mean - half, mean + half, level, NEW_RUNS, f"t interval over {n} seeds")
 
 
-def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval:
-    """Mean +- z sd / sqrt(N) over the test images of per-image values [N], N large: of one trained network."""
-    values = np.asarray(values, dtype=np.float64)
-    half = normal_quantile(0.5 + level / 2) * float(values.std(ddof=1)) / math.sqrt(len(values))
-    mean = float(values.mean())
-    return Interval(mean - half, mean + half, level, NEW_IMAGES_ONE, "normal interval over test images")
+def over_seeds_interval(
+    percent: Sequence[float], images: int, level: float = 0.95, *, about: str = NEW_RUNS
+) -> Interval | None:
+    """The t interval of accuracies in percent, one for each seed, measured on so many images; ends within 0 and 100.
+    None for fewer than three seeds."""
+    found = t_interval(percent, level, grain=100**2 * accuracy_grain(images))
+    return None if found is None else replace(found, about=about).within(0.0, 100.0)
 
 
-def bootstrap_mean(
-    values: np.ndarray, level: float = 0.95, *, resamples: int = 10_000, seed: int = 0
+def accuracy_grain(images: int) -> float:
+    """Variance of an accuracy, a fraction, that was rounded to whole images."""
+    return 1 / (12 * images * images)
+
+
+def mean_interval(
+    values: np.ndarray, level: float = 0.95, about: str = NEW_IMAGES_ONE
 ) -> Interval:
-    """Percentile bootstrap over images of the mean of per-image values [N].
-
-    For a paired comparison pass the difference of two networks' hits on the same images; for several
-    seeds pass each image's mean over them. Values take few distinct numbers there, so that a resample is
-    one multinomial draw over these, exact and fast.
-    """
+    """Mean +- z sd / sqrt(N) over the test images of per-image values [N], of trained networks. One image is added
+    that lies half a unit off each way, as for differences, which keeps the interval from vanishing."""
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"values of shape {values.shape}")
-    n = len(values)
-    rng = np.random.default_rng(seed)
-    levels, often = np.unique(values, return_counts=True)
-    if len(levels) <= 256:
-        means = rng.multinomial(n, often / n, size=resamples) @ levels / n
-    else:
-        means = np.array([values[rng.integers(0, n, n)].mean() for _ in range(resamples)])
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(float(low), float(high), level, NEW_IMAGES, "bootstrap interval over test images")
+    n, mean = len(values), float(values.mean())
+    variance = (float(((values - mean) ** 2).sum()) + 1) / (n * (n - 1))
+    half = normal_quantile(0.5 + level / 2) * math.sqrt(variance)
+    return Interval(mean - half, mean + half, level, about, "normal interval over test images")
 
 
-def paired_difference(
-    hit_a: np.ndarray, hit_b: np.ndarray, level: float = 0.95, *, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, Interval]:
-    """Accuracy of A minus that of B, as a fraction, with its interval over shared test images.
-
-    hit_a, hit_b: bool [N], or [S, N] for S trained networks each (averaged per image before resampling).
-    """
-    difference = _per_image(hit_a) - _per_image(hit_b)
-    return float(difference.mean()), bootstrap_mean(difference, level, resamples=resamples, seed=seed)
-
-
-def _per_image(hit: np.ndarray) -> np.ndarray:
-    hit = np.asarray(hit, dtype=np.float64)
-    return hit if hit.ndim == 1 else hit.mean(axis=0)
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjusted p-values of Holm's step-down procedure, [m]: at most alpha where the hypothesis is rejected with a
+    family-wise error of alpha."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
 
 
 def normal_quantile(p: float) -> float:

@@ -92,6 +92,8 @@ def write_comparison(out: Path, whole: Whole) -> None:
         "protocol_version": first.protocol_version,
         "confidence_level": first.evaluate.confidence_level,
         "reference": comparison.reference, "budgets": list(comparison.budgets),
+        **({"auc": list(comparison.auc)} if comparison.auc is not None else {}),
+        **({"verdicts": asked} if (asked := comparison.verdicts.model_dump(exclude_defaults=True)) else {}),
         "ablation": describe_ablation(comparison), "config": "config.yaml",
         "runs": [{"run": s.run, "label": s.label, "method": s.method, "seed": s.seed, "run_id": s.run_id,
                   "folder": f"runs/{s.folder}", **_compared(runs[s.run]),

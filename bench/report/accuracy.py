@@ -111,6 +111,9 @@ def _draw_runs(
             if all(line["top1_lo"] is not None for line in curve):
                 low, high = ([line[name] for line in curve] for name in ("top1_lo", "top1_hi"))
                 axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0, zorder=1)
+            elif all(line["n_seeds"] == 2 for line in curve):
+                for name in ("top1_min", "top1_max"):
+                    axes.plot(x, [line[name] for line in curve], color=look.colour, alpha=0.35, linewidth=0.5, zorder=1)
             obstacles.append(np.column_stack([x, y]))
         obstacles += _draw_points(axes, points, look, wide)
         where = points[:1] + curve[:: max(len(curve) // 6, 1)] + (points[1:] if len(points) < 7 else [])
@@ -180,6 +183,10 @@ def _draw_points(axes: Axes, points: list[dict[str, Any]], look: Look, wide: boo
             axes.errorbar(*at, yerr=errors, fmt="none", ecolor=look.colour, elinewidth=0.8, capsize=1.8, alpha=0.75,
                           zorder=2.5)  # fmt: skip
             obstacles.append(np.array([[at[0][0], line["top1_lo"]], [at[0][0], line["top1_hi"]]]))
+        elif main and line["n_seeds"] == 2:
+            axes.plot(at[0] * 2, [line["top1_min"], line["top1_max"]], marker="_", color=look.colour, linestyle="none",
+                      markersize=4, markeredgewidth=0.8, alpha=0.75, zorder=2.5)  # fmt: skip
+            obstacles.append(np.array([[at[0][0], line["top1_min"]], [at[0][0], line["top1_max"]]]))
         axes.plot(*at, marker=look.marker, color=look.colour, linestyle="none", zorder=4,
                   markersize=(5.5 if wide else 4.5) * (1.0 if main else 0.7), markeredgewidth=1.1,
                   markerfacecolor=look.colour if line["adaptive"] == "yes" else "white")  # fmt: skip

@@ -103,8 +103,7 @@ def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: Report
     shown = legible(results)
     alike = shown is results  # else what figures say of runs is made anew, with other labels
     files.plots.extend(draw_accuracy(shown, lines if alike else summarise(shown), plots))
-    front = compared.frontier if alike else comparing.compare(shown).frontier
-    files.plots.extend(pareto.draw_pareto(shown, front, plots))
+    files.plots.extend(pareto.draw_pareto(shown, compared if alike else comparing.compare(shown), plots))
     files.plots.extend(draw_effects(shown, plots))
     files.plots.extend(draw_latency(shown, plots))
     files.plots.extend(diagnostics.draw_diagnostics(shown, plots, found.diagnosis if alike else None))

@@ -128,6 +128,9 @@ def _draw(
         accuracy.plot(one["top1_difference"], at, marker="|", color=look.colour, markersize=6, alpha=0.6, zorder=2)
     if row["top1_lo"] is not None:
         accuracy.plot([row["top1_lo"], row["top1_hi"]], [at, at], color=look.colour, linewidth=1.3, zorder=3)
+    elif len(row["seeds"].split()) == 2:
+        accuracy.plot([row["top1_min"], row["top1_max"]], [at, at], color=look.colour, marker="o", markersize=2.2,
+                      linestyle="none", zorder=3)  # fmt: skip
     mark: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4.8, "zorder": 4}
     accuracy.plot(row["top1_difference"], at, **mark)
     if row["macs_percent"] is not None:
@@ -141,7 +144,8 @@ def _limits(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> 
     drawn = [row for row in rows if row["kind"] != "interaction"]
     changes = [row["top1_difference"] for row in drawn if row.get("top1_difference") is not None]
     means = [0.0, *changes]
-    ends = means + [row[name] for row in shown for name in ("top1_lo", "top1_hi") if row.get(name) is not None]
+    named = ("top1_lo", "top1_hi", "top1_min", "top1_max")
+    ends = means + [row[name] for row in shown for name in named if row.get(name) is not None]
     beyond = max(2 * (max(means) - min(means)), 0.5)
     low, high = max(min(ends), min(means) - beyond), min(max(ends), max(means) + beyond)
     room = 0.05 * (high - low) or 1.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.comparing import parse_budget
+from bench.config.comparing import ALL, parse_budget
 from bench.errors import ConfigError, RunError
 from bench.evaluate import latency
 from bench.evaluate.measured import find_damage
@@ -81,7 +81,7 @@ def merge_results(
     write_comparison(out, {
         **{key: read[0].get(key) for key in SAME}, "name": "-and-".join(names), "reference": reference,
         "title": title or " and ".join(str(one.get("title") or name) for one, name in zip(read, names)),
-        "budgets": chosen, "runs": list(runs.values()),
+        "budgets": chosen, **_asked(read[source], known), "runs": list(runs.values()),
         "ablation": {"sections": [part for one in read for part in (one.get("ablation") or {}).get("sections", [])]},
     })  # fmt: skip
     _merge_latency(folders, out, taken)
@@ -168,6 +168,16 @@ def _read(folder: Path) -> dict[str, Any]:
         return read_comparison(folder)
     except Damaged as error:
         raise ConfigError(str(error)) from None
+
+
+def _asked(source: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """The area's range and the verdicts of the comparison whose budgets are taken. A run that is called otherwise here
+    gives way to the default, and so do budgets that are not asked for any more."""
+    verdicts = dict(source.get("verdicts") or {})
+    groups = [str(run.get("group")) for run in source["runs"] if run.get("group")]
+    if verdicts.get("against") not in (None, ALL, *known, *groups):
+        verdicts.pop("against", None)
+    return {"auc": source.get("auc"), **({"verdicts": verdicts} if verdicts else {})}
 
 
 def _names(folders: Sequence[Path], read: Sequence[Mapping[str, Any]]) -> list[str]:

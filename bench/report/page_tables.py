@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.evaluate.comparing.verdicts import DECIDED, THESE, UNDECIDED
 from bench.evaluate.results import Results
 from bench.evaluate.seeds import interval_over
 from bench.report.style import format_macs, looks
@@ -120,12 +121,18 @@ def verdicts_table(rows: Sequence[dict[str, Any]]) -> Table:
     columns = (
         Column("Budget", "budget", "limit on the mean cost; auc: area under accuracy over log MACs", text=True),
         Column("A better?", "verdict", "yes, no, undecided; adjusted for the number of comparisons", text=True),
+        Column("interval of the test", _ends("lo", "hi"), "points; adjusted: holds 0 exactly if undecided", text=True),
         Column("A", "label_a", text=True),
         Column("B", "label_b", text=True),
         Column("A minus B", "effect", "difference of top-1, points"),
-        Column("new images", _ends("images"), "interval: these trained networks, new images", text=True),
-        Column("new trainings and images", _ends("both"), "interval: the method trained anew, new images", text=True),
+        Column("new images", _ends("images_lo", "images_hi"),
+               "interval, not adjusted: these trained networks, new images", text=True),
+        Column("new trainings and images", _ends("both_lo", "both_hi"),
+               "interval, not adjusted: the method trained anew, new images", text=True),
+        Column("each seed", "seed_effects", "A minus B of every common seed, points", text=True),
         Column("p adjusted", "p_adjusted", "for all comparisons of this table", 4),
+        Column("p moderated", "moderated_p", "second opinion, never the verdict: not adjusted, variances over seeds "
+               "borrow from all contenders at this budget (Smyth 2004)", 4),
         Column("MACs A", "macs_a", "mean test cost of what A ran", None),
         Column("MACs B", "macs_b", "mean test cost of what B ran", None),
         Column("Seeds A", "n_seeds_a", digits=0),
@@ -134,20 +141,29 @@ def verdicts_table(rows: Sequence[dict[str, Any]]) -> Table:
     )
     found = _plain("verdicts", "Verdicts: is A better than B at a budget?", columns, rows, "")
     for row, source in zip(found.rows, rows):
-        row["class"] = f"verdict-{source.get('verdict') or 'none'}"
+        row["class"] = f"verdict-{verdict_class(source.get('verdict') or '')}"
         row["more"] = not source.get("verdict") and any(one.get("verdict") for one in rows)
-    count = next((row["comparisons"] for row in rows if row.get("comparisons")), 0)
-    how = next((row["adjustment"] for row in rows if row.get("adjustment")), "")
-    note = f"Adjusted for {count} comparisons ({how}). verdicts.csv holds every interval." if count else ""
+    how = " and ".join(dict.fromkeys(row["adjustment"] for row in rows if row.get("adjustment")))
+    note = ""
+    if how:
+        note = (f"Verdict, interval of the test and p are adjusted ({how}); the other intervals are not. A row that is "
+                "not reached comes after one that is undecided. verdicts.csv holds every interval.")  # fmt: skip
     more = "pairs that could not be compared" if any(row["more"] for row in found.rows) else ""
     return replace(found, note=note, more=more)
 
 
-def _ends(kind: str) -> Callable[[Mapping[str, Any]], str]:
+def verdict_class(verdict: str) -> str:
+    """The look of a verdict: yes and no about methods, 'these' about these networks, undecided, else none."""
+    if verdict.endswith(THESE):
+        return "these"
+    return verdict if verdict in (*DECIDED, UNDECIDED) else "none"
+
+
+def _ends(first: str, last: str) -> Callable[[Mapping[str, Any]], str]:
     """'-1.20 to 0.35', or nothing where there is no such interval."""
 
     def shown(row: Mapping[str, Any]) -> str:
-        low, high = row.get(f"{kind}_lo"), row.get(f"{kind}_hi")
+        low, high = row.get(first), row.get(last)
         return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
     return shown
@@ -185,12 +201,14 @@ def effects_table(rows: Sequence[dict[str, Any]]) -> Table:
         Column("Change of top-1", "top1_difference", "points, level minus base"),
         Column("from", "top1_lo"),
         Column("to", "top1_hi"),
+        Column("p adjusted", "p_adjusted", "Holm's, among the effects on this axis", 4),
         Column("Change of MACs %", "macs_percent", "of the base level's", 1),
         Column("Pairs", "pairs", "pairs of networks", 0),
         Column("Interval", "interval", text=True),
         Column("Status", lambda row: row.get("reason") or row.get("status"), text=True),
     )
-    return _plain("effects", "Ablation: what each level changes", columns, rows, "Default operating points, paired.")
+    return _plain("effects", "Ablation: what each level changes", columns, rows,
+                  "Default operating points, paired, on these images. Intervals are not adjusted; p is.")  # fmt: skip
 
 
 def latency_table(rows: Sequence[dict[str, Any]]) -> Table:

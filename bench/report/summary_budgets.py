@@ -7,12 +7,20 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.evaluate.comparing.verdicts import DECIDED, NOT_REACHED, NOT_TESTED, ONE_SEED, THESE, UNSTABLE
 from bench.text import from_cell, words
 
 if TYPE_CHECKING:
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table
+
+#: Verdicts that leave a question open, and why.
+_OPEN = {
+    NOT_REACHED: ": a question before it is undecided",
+    NOT_TESTED: ": two seeds do not tell how much trainings differ",
+    UNSTABLE: ": seeds choose different networks",
+}
 
 #: More decided comparisons than this are counted, not listed.
 LISTED = 4
@@ -40,14 +48,19 @@ def budget_table(out: Path, box: Box, console: Console) -> Table | None:
 
 
 def verdict_lines(out: Path) -> list[str]:
-    """The decided comparisons in words, or how many there are."""
+    """What is decided about the methods, in words or how many, and why the rest is not. Claims about single networks
+    are counted apart."""
     rows = [row for row in _read(out / "verdicts.csv") if row["verdict"]]
-    decided = [row for row in rows if row["verdict"] != "undecided"]
     if not rows:
         return []
-    head = f"Verdicts: {len(decided)} of {len(rows)} decided ({rows[0]['adjustment']}); all are in verdicts.csv."
-    counts = Counter(row["note"] for row in rows if row["note"])
-    notes = [f"  {note}" if count == len(rows) else f"  {count} of them with {note}" for note, count in counts.items()]
+    decided = [row for row in rows if row["verdict"] in DECIDED]
+    how = next((row["adjustment"] for row in rows if row["adjustment"]), "nothing was tested")
+    head = f"Verdicts: {len(decided)} of {len(rows)} decided ({how}); all are in verdicts.csv."
+    these = sum(row["verdict"].endswith(THESE) for row in rows)
+    found = Counter(row["verdict"] for row in rows if row["verdict"] in _OPEN)
+    notes = [f"  {count} {verdict}{_OPEN[verdict]}" for verdict, count in found.items()]
+    if any(row["note"].startswith(ONE_SEED) for row in rows):
+        notes.append(f"  {these} about these networks only ({ONE_SEED})")
     if not decided or len(decided) > LISTED:
         return [head, *notes]
     return [head, *notes, *(_words(row) for row in decided)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bench.config.comparing import Published, parse_budget
+from bench.config.comparing import Published, Verdicts, check_auc_range, parse_budget
 from bench.store.reading import Damaged
 from bench.store.sealed import read_sealed, write_sealed
 
@@ -55,6 +55,8 @@ class _Comparison(_Stored):
     confidence_level: float | None = Field(None, gt=0, lt=1)
     reference: str | None = None
     budgets: list[float | int | str] | None = None
+    auc: list[float | int | str] | None = Field(None, min_length=2, max_length=2)
+    verdicts: Verdicts | None = None
     ablation: _Ablation | None = None
     runs: list[_Run]
 
@@ -64,6 +66,13 @@ class _Comparison(_Stored):
         for entry in budgets or ():
             parse_budget(entry)
         return budgets
+
+    @field_validator("auc")
+    @classmethod
+    def _grows(cls, auc: list[float | int | str] | None) -> list[float | int | str] | None:
+        if auc is not None:
+            check_auc_range(auc)
+        return auc
 
 
 def read_comparison(out: Path) -> dict[str, Any]:

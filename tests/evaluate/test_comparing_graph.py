@@ -19,7 +19,7 @@ from bench.evaluate.comparing.moderated import (
     trigamma,
     trigamma_inverse,
 )
-from bench.evaluate.comparing.verdicts import holm
+from bench.evaluate.stats import holm
 
 
 def bretz(p: list[float], weights: np.ndarray, edges: np.ndarray, alpha: float) -> set[int]:

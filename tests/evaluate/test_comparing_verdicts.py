@@ -14,8 +14,9 @@ import pytest
 
 from bench.evaluate.comparing.contenders import Contender, Images, Scorer, Trained
 from bench.evaluate.comparing.differences import Difference, measure_difference
-from bench.evaluate.comparing.verdicts import AUC, ONE_SEED, Standing, holm, holm_levels, verdict_rows
-from bench.evaluate.stats import normal_quantile, paired_difference, t_cdf, t_interval, t_quantile, t_tail
+from bench.evaluate.comparing.moderated import fit_prior
+from bench.evaluate.comparing.verdicts import AUC, ONE_SEED, TWO_SEEDS, Asked, Standing, verdict_rows
+from bench.evaluate.stats import holm, normal_quantile, t_cdf, t_interval, t_quantile, t_tail
 
 
 @pytest.fixture(scope="module")
@@ -105,30 +106,12 @@ def test_difference_against_plain_loops() -> None:
     assert both.high - both.low == pytest.approx(2 * t_quantile(0.975, degrees) * math.sqrt(total))
 
 
-def test_images_interval_agrees_with_the_paired_bootstrap() -> None:
-    a, b = hits((2, 4000), 3, 0.9), hits((2, 4000), 4, 0.88)
-    b[:, :3000] = a[:, :3000]
-    found = measure_difference(a, b).images()
-    effect, boot = paired_difference(a, b)
-    assert found.low + found.high == pytest.approx(2 * effect)
-    for mine, theirs in ((found.low, boot.low), (found.high, boot.high)):
-        assert mine == pytest.approx(theirs, abs=0.05 * (boot.high - boot.low))
-
-
-def test_unequal_numbers_of_runs_by_scheffe() -> None:
-    """Against his own d_i, equation written out: their mean is the difference, their spread its error."""
-    rng = np.random.default_rng(0)
-    a, b = rng.random((2, 40)), rng.random((5, 40))
-    found = measure_difference(a, b)
-    x, y = a.mean(axis=1), b.mean(axis=1)
-    d = [x[i] - math.sqrt(2 / 5) * y[i] + y[:2].sum() / math.sqrt(10) - y.mean() for i in range(2)]
-    assert np.mean(d) == pytest.approx(found.effect)
-    assert found.paired is not None
-    assert found.paired[0] == pytest.approx(np.var(d, ddof=1) / 2, abs=1e-4)
-    assert found.paired[1] == 1
-    swapped = measure_difference(b, a)
-    assert swapped.paired == found.paired
-    assert swapped.p_value() == pytest.approx(found.p_value())
+def test_images_interval_by_hand() -> None:
+    """Two networks on four images that differ on one: +1, 0, 0, 0, and the added image."""
+    found = measure_difference(np.array([[1, 1, 0, 1]]), np.array([[0, 1, 0, 1]]))
+    variance = (0.75**2 + 3 * 0.25**2 + 1) / (4 * 3)
+    assert found.effect == 0.25
+    assert found.images().high == pytest.approx(0.25 + normal_quantile(0.975) * math.sqrt(variance))
 
 
 def test_identical_networks_are_not_different() -> None:
@@ -142,7 +125,7 @@ def test_identical_networks_are_not_different() -> None:
 
 
 def test_one_run_says_nothing_about_other_runs() -> None:
-    found = measure_difference(hits((1, 500), 0), hits((3, 500), 1))
+    found = measure_difference(hits((1, 500), 0), hits((1, 500), 1))
     assert found.runs() is None
     assert found.both() is None
     assert found.cautious().about == "these trained networks on new images"
@@ -151,13 +134,13 @@ def test_one_run_says_nothing_about_other_runs() -> None:
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
 def test_the_p_value_and_the_interval_of_the_test_agree(level: float) -> None:
     rng = np.random.default_rng(1)
-    for runs in ((1, 2), (2, 2), (3, 2), (5, 5)):
+    for runs in (1, 2, 3, 5):
         for _ in range(15):
             variances = tuple(rng.random(2) * 10.0 ** rng.uniform(-2, 1, 2))
-            several = min(runs) > 1
+            several = runs > 1
             alone = float(rng.random())
             found = Difference(
-                0.0, *runs, alone + (0.1 * sum(variances) if several else 0), alone,
+                0.0, runs, alone + (0.1 * sum(variances) if several else 0), alone,
                 variances if several else None, None,
             )  # fmt: skip
             half = found.cautious(level).high
@@ -166,8 +149,9 @@ def test_the_p_value_and_the_interval_of_the_test_agree(level: float) -> None:
 
 
 def test_shapes_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="same images"):
-        measure_difference(hits((2, 10), 0), hits((2, 11), 0))
+    for other in ((2, 11), (3, 10)):
+        with pytest.raises(ValueError, match="same seeds and images"):
+            measure_difference(hits((2, 10), 0), hits(other, 0))
 
 
 # ---- Student's t with any number of degrees of freedom ---------------------------------------------------
@@ -198,12 +182,6 @@ def test_t_of_broken_degrees_joins_whole_ones() -> None:
 
 
 # ---- Holm -------------------------------------------------------------------------------------------------
-def test_holm_of_known_numbers() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
-    assert holm([]).size == 0
-
-
 def test_holm_against_its_steps() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -216,17 +194,22 @@ def test_holm_against_its_steps() -> None:
             rejected.add(least)
             left.remove(least)
         assert {k for k in range(7) if holm(p)[k] <= 0.05} == rejected
-        for k, level in enumerate(holm_levels(p)):
-            assert (p[k] <= 1 - level + 1e-15) == (k in rejected)
 
 
 # ---- verdicts -----------------------------------------------------------------------------------------------
 IMAGES = Images(1, "cifar10", "abc", b"i", b"l")
 
 
-def standing(name: str, scores: np.ndarray, images: Images = IMAGES, reason: str = "") -> Standing:
-    seeds = tuple(Trained(seed, (), Scorer({})) for seed in range(len(scores)))
-    return Standing(Contender(name, name.upper(), seeds, images, reason), tuple(scores), 1e6, reason)
+def standing(
+    name: str, scores: np.ndarray, images: Images = IMAGES, reason: str = "", seeds: tuple[int, ...] | None = None,
+    networks: tuple[str, ...] = (),
+) -> Standing:  # fmt: skip
+    trained = tuple(Trained(seed, (), Scorer({})) for seed in seeds or range(len(scores)))
+    return Standing(Contender(name, name.upper(), trained, images, reason), tuple(scores), 1e6, reason, networks)
+
+
+def rows_of(budgets: dict[str, list[Standing]], against: str | None = None) -> list[dict]:
+    return verdict_rows(budgets, 0.95, Asked(against, list(budgets)))
 
 
 def shifted(rates: list[float], seeds: int = 3, n: int = 4000) -> list[np.ndarray]:
@@ -239,13 +222,13 @@ def shifted(rates: list[float], seeds: int = 3, n: int = 4000) -> list[np.ndarra
 
 def test_verdicts_say_yes_no_and_undecided() -> None:
     a, b, c = shifted([0.90, 0.80, 0.9001])
-    rows = verdict_rows({"0.5": [standing("a", a), standing("b", b), standing("c", c)]}, 0.95)
-    assert [(r["a"], r["b"], r["verdict"], r["better"]) for r in rows] == [
+    rows = rows_of({"0.5": [standing("a", a), standing("b", b), standing("c", c)]})
+    assert [(r["a"], r["b"], r["verdict"], r.get("better", "")) for r in rows] == [
         ("a", "b", "yes", "A"), ("a", "c", "undecided", ""), ("b", "c", "no", "C"),
     ]  # fmt: skip
     for row in rows:
         assert row["comparisons"] == 3
-        assert row["adjustment"] == "Holm over 3 comparisons"
+        assert row["adjustment"] == "graphical procedure over 3 comparisons"
         assert (row["lo"] <= 0 <= row["hi"]) == (row["verdict"] == "undecided")
         assert row["effect"] == pytest.approx(row["top1_a"] - row["top1_b"], abs=1e-3)
         assert row["both_interval"].endswith("the method over new training runs and new images")
@@ -253,23 +236,53 @@ def test_verdicts_say_yes_no_and_undecided() -> None:
         assert row["note"] == ""
 
 
+def test_against_a_reference_the_chain_of_a_contender_stops_at_what_is_undecided() -> None:
+    ref, near, far = shifted([0.90, 0.9001, 0.80])
+    both = [standing("near", near), standing("far", far), standing("ref", ref)]
+    rows = rows_of({AUC: both, "1": both, "0.5": both}, "ref")
+    found = {(row["a"], row["budget"]): row for row in rows}
+    assert {row["b"] for row in rows} == {"ref"}
+    assert [found["far", b]["verdict"] for b in (AUC, "1", "0.5")] == ["no"] * 3
+    assert [found["near", b]["verdict"] for b in (AUC, "1", "0.5")] == ["undecided", "not reached", "not reached"]
+    assert found["near", AUC]["weight"] == 1  # all that the other chain had
+    assert found["near", "0.5"]["note"] == "not reached: the area comes before it and is undecided"
+    assert "lo" not in found["near", "1"]
+    assert found["near", "1"]["p"] == found["near", AUC]["p"]  # it is there, but nobody asked
+    assert [found["far", b]["asked"] for b in (AUC, "1", "0.5")] == [1, 2, 3]
+
+
 def test_the_family_is_all_pairs_and_budgets() -> None:
     a, b, c = shifted([0.90, 0.89, 0.895])
     one = [standing("a", a), standing("b", b), standing("c", c)]
-    rows = verdict_rows({"0.5": one, "1": one, AUC: one}, 0.95)
+    rows = rows_of({"0.5": one, "1": one, AUC: one})
     assert {row["comparisons"] for row in rows} == {9}
-    alone = verdict_rows({"0.5": one[:2]}, 0.95)[0]
+    alone = rows_of({"0.5": one[:2]})[0]
     assert rows[0]["p"] == alone["p"]
     assert rows[0]["p_adjusted"] > alone["p_adjusted"]
 
 
-def test_one_seed_is_said_to_be_one_seed() -> None:
+def test_one_seed_is_a_verdict_about_these_networks_and_a_family_of_its_own() -> None:
     a, b = shifted([0.90, 0.80], seeds=1)
-    row = verdict_rows({"30M": [standing("a", a), standing("b", b)]}, 0.95)[0]
+    (row,) = rows_of({"30M": [standing("a", a), standing("b", b)]})
     assert row["note"] == ONE_SEED
     assert "both_lo" not in row
     assert row["interval"].endswith("these trained networks on new images")
-    assert row["verdict"] == "yes"
+    assert row["verdict"] == "yes, these networks"
+    c, d = shifted([0.90, 0.80])
+    rows = rows_of({"30M": [standing("a", a), standing("c", c), standing("d", d)]})
+    assert [(row["a"], row["b"], row["comparisons"]) for row in rows] == [("a", "c", 2), ("a", "d", 2), ("c", "d", 1)]
+    assert rows[2]["verdict"] == "yes"
+
+
+def test_two_seeds_are_not_tested_and_both_values_are_told() -> None:
+    a, b = shifted([0.90, 0.80], seeds=2)
+    (row,) = rows_of({"30M": [standing("a", a), standing("b", b)]})
+    assert (row["verdict"], row["note"]) == ("not tested", TWO_SEEDS)
+    assert [float(x) for x in row["seed_effects"].split()] == pytest.approx(
+        (100 * (a.mean(axis=1) - b.mean(axis=1))).tolist(), rel=1e-3
+    )
+    assert not {"p", "lo", "runs_lo", "both_lo", "better"} & set(row)
+    assert row["images_lo"] < row["effect"] < row["images_hi"]
 
 
 @pytest.mark.parametrize(
@@ -284,18 +297,66 @@ def test_one_seed_is_said_to_be_one_seed() -> None:
 )
 def test_no_verdict_across_protocols_and_test_sets(change: dict, words: str) -> None:
     a, b = shifted([0.9, 0.8])
-    row = verdict_rows({"1": [standing("a", a), standing("b", b, replace(IMAGES, **change))]}, 0.95)[0]
+    row = rows_of({"1": [standing("a", a), standing("b", b, replace(IMAGES, **change))]})[0]
     assert words in row["reason"]
     assert "verdict" not in row
 
 
-def test_seeds_are_paired_by_their_number() -> None:
-    """Contender b lacks seed 0: seeds 1 and 2 stand against their own kind."""
-    a = np.random.default_rng(0).random((3, 300))
-    b = a[1:] - 0.01
-    late = tuple(Trained(seed, (), Scorer({})) for seed in (1, 2))
-    other = Standing(Contender("b", "B", late, IMAGES), tuple(b))
-    row = verdict_rows({"1": [standing("a", a), other]}, 0.95)[0]
-    found = measure_difference(a[[1, 2, 0]], b).runs()
-    assert found is not None
-    assert row["runs_lo"] == pytest.approx(100 * found.low, abs=1e-3)
+def test_only_common_seeds_are_tested_and_the_row_says_what_was_left_out() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((5, 300)), rng.random((4, 300))
+    (row,) = rows_of({"1": [standing("a", a), standing("b", b, seeds=(2, 3, 4, 7))]})
+    found = measure_difference(a[[2, 3, 4]], b[:3])
+    assert row["p"] == pytest.approx(found.p_value(), rel=1e-3)
+    assert row["effect"] == pytest.approx(100 * found.effect, abs=1e-3)
+    assert row["seeds"] == "2 3 4"
+    assert row["left_out"] == "2 seeds of A (0, 1) and 1 seed of B (7)"
+    assert row["note"] == "common seeds only: without 2 seeds of A (0, 1) and 1 seed of B (7)"
+    (row,) = rows_of({"1": [standing("a", a), standing("b", b, seeds=(5, 6, 7, 8))]})
+    assert row["reason"] == "no seed in common"
+    (row,) = rows_of({"1": [standing("a", a), standing("b", b, seeds=(3, 4, 7, 8))]})
+    assert row["verdict"] == "not tested"  # two are left
+
+
+def test_a_budget_at_which_common_seeds_choose_different_networks_is_unstable() -> None:
+    a, b = shifted([0.90, 0.80], seeds=4)
+    mixed = standing("a", a, networks=("r8", "r14", "r8", "r8"))
+    rows = rows_of({AUC: [standing("a", a), standing("b", b)], "1": [mixed, standing("b", b)]})
+    assert [row["verdict"] for row in rows] == ["yes", "unstable"]
+    assert rows[1]["note"] == "seeds choose different networks, not tested (A: r8 (seeds 0, 2, 3), r14 (seed 1))"
+    assert rows[0]["comparisons"] == 1
+    (row,) = rows_of({"1": [mixed, standing("b", b[1:], seeds=(0, 2, 3))]})
+    assert row["verdict"] == "yes"  # the seeds that are tested chose one network
+
+
+def test_moderated_variances_are_a_second_opinion() -> None:
+    noise = np.random.default_rng(0).random(2000) / 5
+
+    def of(name: str, spread: float, seeds: tuple[int, ...] = (0, 1, 2)) -> Standing:
+        """Three runs whose accuracies have this standard deviation, points."""
+        runs = np.array([[-1.0], [0.0], [1.0]]) * spread / 100
+        return standing(name, 0.5 + len(name) / 100 + noise + runs, seeds=seeds)
+
+    contenders = [of("a", 0.2), of("bb", 0.3), of("ccc", 0.25), of("dddd", 0.4)]
+    rows = rows_of({"1": contenders})
+    grain = 100**2 / (12 * 2000**2)
+    prior = fit_prior([s * s + grain for s in (0.2, 0.3, 0.25, 0.4)], 2)
+    for row in rows:
+        assert (row["d0"], row["s0"]) == (prior.degrees, pytest.approx(prior.variance**0.5, abs=1e-4))
+        assert (rows[0]["s_a"], rows[0]["s_b"]) == (pytest.approx(0.2, abs=1e-2), pytest.approx(0.3, abs=1e-2))
+        assert row["moderated_lo"] < row["effect"] < row["moderated_hi"]
+        assert row["moderated_p"] < row["p"]  # eight degrees of freedom in place of four or less
+        assert "not the verdict" in row["moderated"]
+    for row in rows_of({"1": [*contenders, of("wild", 9.0)]}):
+        assert row["d0"] < 4
+        assert "moderated_p" not in row
+        assert row["moderated"] == "hidden: d0 below 4"
+    late = of("late", 0.3, (0, 1, 5))
+    assert {row["moderated"] for row in rows_of({"1": [*contenders, late]})} == {"hidden: seeds differ"}
+
+
+def test_no_interval_is_wider_than_what_a_difference_can_be() -> None:
+    scores = np.array([[1.0] * 20, [0.0] * 20, [1.0] * 20])
+    (row,) = rows_of({"1": [standing("a", scores), standing("b", 1 - scores)]})
+    for name in ("lo", "hi", "runs_lo", "runs_hi", "both_lo", "both_hi", "images_lo", "images_hi"):
+        assert -100 <= row[name] <= 100, name

@@ -9,9 +9,10 @@ import pytest
 
 from bench.evaluate.calibration import ece, nll, reliability
 from bench.evaluate.stats import (
-    bootstrap_mean,
+    holm,
+    mean_interval,
     normal_quantile,
-    paired_difference,
+    over_seeds_interval,
     t_cdf,
     t_interval,
     t_quantile,
@@ -70,6 +71,7 @@ def test_t_interval_of_known_numbers() -> None:
     assert (found.low, found.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
     assert str(found) == "95 % t interval over 3 seeds: the method over new training runs"
     assert t_interval([5.0]) is None
+    assert t_interval([5.0, 6.0]) is None  # both values say more
 
 
 def test_t_interval_covers_as_it_says() -> None:
@@ -79,40 +81,35 @@ def test_t_interval_covers_as_it_says() -> None:
     assert 0.93 < np.mean([i.low <= 0 <= i.high for i in intervals if i]) < 0.97
 
 
-def test_bootstrap_agrees_with_the_normal_form() -> None:
+def test_intervals_over_seeds_have_the_grain_and_stay_within_the_scale() -> None:
+    """Three seeds that are equal by chance: half an image of uncertainty each, not none."""
+    equal = over_seeds_interval([99.0, 99.0, 99.0], 100)
+    assert equal is not None
+    half = t_quantile(0.975, 2) * math.sqrt(100**2 / (12 * 100**2) / 3)
+    assert (equal.low, equal.high) == (pytest.approx(99 - half), pytest.approx(99 + half))
+    ends = over_seeds_interval([100.0, 99.0, 100.0], 100)
+    assert ends is not None
+    assert ends.high == 100.0
+    assert over_seeds_interval([5.0, 6.0], 100) is None
+    few = over_seeds_interval([0.0, 2.0, 1.0], 100)
+    assert few is not None
+    assert few.low == 0.0
+
+
+def test_the_mean_over_images_has_an_added_image() -> None:
+    found = mean_interval(np.ones(50))
+    half = normal_quantile(0.975) * math.sqrt(1 / (50 * 49))
+    assert (found.low, found.high) == (pytest.approx(1 - half), pytest.approx(1 + half))
+    assert found.within(0, 1).high == 1
     values = np.random.default_rng(0).choice([-1, 0, 1], p=[0.05, 0.88, 0.07], size=4000)
-    found = bootstrap_mean(values)
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-    assert bootstrap_mean(values) == found  # the same seed, the same interval
-    many = np.random.default_rng(1).normal(size=500)  # many distinct values: ordinary resampling
-    other = bootstrap_mean(many, resamples=2000)
-    assert other.high - other.low == pytest.approx(2 * 1.96 / math.sqrt(500), rel=0.15)
+    found = mean_interval(values)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(4000), rel=0.01)
 
 
-def test_paired_difference_covers_and_uses_the_pairs() -> None:
-    rng = np.random.default_rng(2)
-    covered, widths, n = [], [], 600
-    for trial in range(300):
-        common = rng.random(n)
-        a, b = common < 0.80, common < 0.78  # nested: differences only where common lies between
-        swap = rng.random(n) < 0.05
-        a = np.where(swap, rng.random(n) < 0.80, a)
-        difference, interval = paired_difference(a, b, resamples=400, seed=trial)
-        assert difference == pytest.approx(a.mean() - b.mean())
-        covered.append(interval.low <= 0.02 <= interval.high)
-        widths.append(interval.high - interval.low)
-    assert 0.91 < np.mean(covered) < 0.985
-    unpaired = 2 * 1.96 * math.sqrt(2 * 0.8 * 0.2 / n)
-    assert np.mean(widths) < 0.6 * unpaired
-
-
-def test_paired_difference_averages_seeds_per_image() -> None:
-    a = np.array([[True, False, True], [True, True, False]])
-    b = np.zeros((2, 3), bool)
-    difference, _ = paired_difference(a, b)
-    assert difference == pytest.approx((1 + 0.5 + 0.5) / 3)
+def test_holm_of_known_numbers() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).size == 0
 
 
 def test_ece_closed_forms() -> None:

@@ -103,12 +103,18 @@ def write_results(
     reference: str | None = None,
     budgets: Sequence[float | str] = (),
     more: dict[str, dict[str, Any]] | None = None,
+    auc: Sequence[float | str] | None = None,
+    verdicts: dict[str, Any] | None = None,
+    position_of: Sequence[str] | None = None,
 ) -> Path:
     """Write a whole folder. broken: (run, seed) -> (status, reason) for runs without numbers. more: run -> what a
-    file says of it for comparing (group, factors, published)."""
+    file says of it for comparing (group, factors, published). auc, verdicts: as a file has them. position_of: run names
+    whose places make the runs' ids and networks; default: those of recipes."""
     broken, more = broken or {}, more or {}
     runs, table = [], []
-    for position, (run, label, method, capabilities, make, stages) in enumerate(recipes):
+    places = list(position_of or [recipe[0] for recipe in recipes])
+    for run, label, method, capabilities, make, stages in recipes:
+        position = places.index(run)
         for seed in seeds:
             run_id = f"{position:04x}{seed:04x}abcd"
             folder = f"runs/{run}-seed{seed}-{run_id[:8]}"
@@ -156,6 +162,7 @@ def write_results(
     write_json_atomic(out / "comparison.json", {
         "name": name, "title": title, "protocol": protocol, "data": "cifar10", "protocol_version": 1,
         "confidence_level": 0.95, "reference": reference, "budgets": list(budgets), "runs": runs,
+        **({"auc": list(auc)} if auc else {}), **({"verdicts": verdicts} if verdicts else {}),
     })  # fmt: skip
     return out
 

@@ -21,25 +21,67 @@ BUDGETS = (0.5, 1.0, "25M", "60M")
 def compared(out: Path, recipes: Any = FAMILIES, **options: Any) -> Compared:
     if "protocol" not in options:
         options = {"reference": "resnet20", "budgets": BUDGETS, **options}
-    return compare(read_results(write_results(out, recipes, n=300, val=200, epochs=2, **options)))
+    return compare(read_results(write_results(out, recipes, **{"n": 300, "val": 200, "epochs": 2, **options})))
 
 
 def test_every_contender_budget_and_pair_has_a_row(tmp_path: Path) -> None:
-    found = compared(tmp_path, seeds=(0, 1))
-    assert len(found.budgets) == 7 * 4 * 2
+    found = compared(tmp_path, seeds=(0, 1, 2), auc=(1, 2), verdicts={"against": "all"})
+    assert len(found.budgets) == 7 * 4 * 3
     assert len(found.budget_summary) == 7 * 4
     assert len(found.verdicts) == 21 * 5  # four budgets and the area
     assert {row["budget"] for row in found.verdicts} == {"0.5", "1", "25M", "60M", "auc"}
     decided = [row for row in found.verdicts if row.get("verdict")]
     assert {row["comparisons"] for row in decided} == {len(decided)}
     assert all(row["reason"] for row in found.verdicts if not row.get("verdict"))
-    assert {row["verdict"] for row in decided} <= {"yes", "no", "undecided"}
+    assert {row["verdict"] for row in decided} <= {"yes", "no", "undecided", "not reached"}
     for row in found.budgets:
         assert row.get("top1") is not None or row["reason"]
         assert row.get("val_macs", 0) <= row["budget_macs"]
     assert {row["on_front"] for row in found.frontier} == {"yes", "no"}
-    assert {row["seed"] for row in found.frontier} == {0, 1, "mean"}
+    assert {row["seed"] for row in found.frontier} == {0, 1, 2, "mean"}
     assert found.notes == []
+    assert found.auc_range == (40.6e6, 81.2e6)
+    assert set(found.staircases) == {row["contender"] for row in found.auc if row["seed"] == "mean" and row.get("auc")}
+
+
+def test_the_default_asks_about_the_reference_the_area_first_then_the_dearest(tmp_path: Path) -> None:
+    found = compared(tmp_path, seeds=(0, 1, 2), auc=(1, 2))
+    assert {row["b"] for row in found.verdicts} == {"resnet20"}
+    assert len(found.verdicts) == 6 * 5
+    order = {row["asked"]: row["budget"] for row in found.verdicts if row.get("asked")}
+    assert [order.get(k) for k in range(1, 6)] == ["auc", "60M", "1", None, None]  # resnet20 affords no more
+    group = {run: {"group": "ResNets"} for run in ("resnet8", "resnet14", "resnet20")}
+    asked = {"first": 0.5, "order": "cheapest_first"}
+    found = compared(tmp_path / "grouped", seeds=(0, 1, 2), more=group, verdicts=asked)
+    assert {row["b"] for row in found.verdicts} == {"ResNets"}
+    order = {row["asked"]: row["budget"] for row in found.verdicts if row.get("asked")}
+    assert order == {1: "0.5", 2: "25M", 3: "1", 4: "60M"}  # no area: nobody affords its low end
+
+
+def test_neither_areas_nor_budgets_nor_p_depend_on_who_else_takes_part(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seeds": (0, 1, 2), "auc": (1, 2), "budgets": (1.0, "60M")}
+    whole = compared(tmp_path / "a", **options)
+    for number, left_out in enumerate(("paths20", "early5plus", "gated38")):
+        recipes = [recipe for recipe in FAMILIES if recipe[0] != left_out]
+        fewer = compared(tmp_path / f"b{number}", recipes, position_of=[r[0] for r in FAMILIES], **options)
+        for table in ("budgets", "budget_summary", "auc"):
+            kept = [row for row in getattr(whole, table) if row["contender"] != left_out]
+            assert getattr(fewer, table) == kept, (table, left_out)
+        names = ("a", "b", "budget", "effect", "p", "both_lo", "both_hi", "reason")
+        before = [[row.get(n) for n in names] for row in whole.verdicts if row["a"] != left_out]
+        assert [[row.get(n) for n in names] for row in fewer.verdicts] == before
+        assert any(row.get("p") for row in fewer.verdicts)
+
+
+def test_seeds_that_choose_different_networks_are_not_tested(tmp_path: Path) -> None:
+    group = {run: {"group": "small"} for run in ("resnet8", "resnet14")}
+    found = compared(tmp_path, QUICK, seeds=(0, 1, 2, 3), val=12, more=group, budgets=("25M", "60M"))
+    rows = {row["budget"]: row for row in found.verdicts}
+    picked = [row["run"] for row in found.budgets if row["budget"] == "60M" and row["contender"] == "small"]
+    assert set(picked) == {"resnet8", "resnet14"}  # so small a validation part cannot tell them apart
+    assert rows["60M"]["verdict"] == "unstable"
+    assert "resnet14 (seed" in rows["60M"]["note"]
+    assert rows["25M"]["reason"].startswith("ResNet-20: no operating point")
 
 
 def test_share_of_the_reference(tmp_path: Path) -> None:
@@ -80,8 +122,9 @@ def test_a_group_is_one_contender(tmp_path: Path) -> None:
     assert picked["25M"] == "resnet8"
     assert picked["60M"] == "resnet20"
     assert found.verdicts == []  # nobody to compare with
-    assert {row["low_macs"] for row in found.auc} == {12.3e6}
+    assert {row["low_macs"] for row in found.auc} == {0.25 * 40.6e6}
     assert {row["high_macs"] for row in found.auc} == {40.6e6}
+    assert "range of the area (`auc:`) begins at 10.15M" in found.auc[0]["reason"]
 
 
 def test_a_seed_that_lacks_a_member_does_not_weaken_the_group(tmp_path: Path) -> None:
@@ -99,9 +142,9 @@ def test_one_seed_is_said_to_be_one_seed(tmp_path: Path) -> None:
         f"{label}: one seed; its intervals say nothing about other trainings."
         for label in ("ResNet-8", "ResNet-14", "ResNet-20")
     ]
-    assert {row["note"] for row in found.verdicts if row.get("verdict")} == {
-        "one seed: says nothing about other trainings"
-    }
+    tested = [row for row in found.verdicts if row.get("verdict")]
+    assert all(row["note"].startswith("one seed: says nothing about other trainings") for row in tested)
+    assert not {row["verdict"] for row in tested} & {"yes", "no"}  # nothing is decided about methods
 
 
 def test_nothing_is_chosen_under_the_published_protocol(tmp_path: Path) -> None:
@@ -116,7 +159,7 @@ def test_too_many_comparisons_are_left_out_with_a_note(tmp_path: Path, monkeypat
     monkeypatch.setattr("bench.evaluate.comparing.compare.MOST_VERDICTS", 10)
     found = compared(tmp_path)
     assert found.verdicts == []
-    assert any(note.startswith("No verdicts: 105 comparisons") for note in found.notes)
+    assert any(note.startswith("No verdicts: 30 comparisons") for note in found.notes)
     assert found.budget_summary
 
 
@@ -124,12 +167,15 @@ def test_plain_networks_are_compared_under_the_published_protocol(tmp_path: Path
     options = {"protocol": "published", "reference": "resnet20", "budgets": (1.0,)}
     found = compared(tmp_path, QUICK, seeds=(0, 1), **options)
     assert {row["budget_macs"] for row in found.budgets} == {40_600_000}
-    assert len(found.verdicts) == 3
-    assert all(row["verdict"] for row in found.verdicts)
+    assert {(row["a"], row["b"], row["budget"]) for row in found.verdicts} == {
+        ("resnet8", "resnet20", "1"), ("resnet14", "resnet20", "1"),
+        ("resnet8", "resnet20", "auc"), ("resnet14", "resnet20", "auc"),
+    }  # fmt: skip
+    assert {row["verdict"] for row in found.verdicts if row["budget"] == "1"} == {"not tested"}  # two seeds
 
 
 def test_without_budgets_there_are_still_areas_and_the_front(tmp_path: Path) -> None:
-    found = compared(tmp_path, budgets=(), reference=None, seeds=(0, 1))
+    found = compared(tmp_path, budgets=(), reference=None, seeds=(0, 1, 2), auc=("30M", "60M"))
     assert found.budgets == []
     assert found.frontier
     assert {row["budget"] for row in found.verdicts} == {"auc"}
@@ -196,6 +242,7 @@ def test_no_verdict_between_different_test_images(tmp_path: Path) -> None:
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps({**meta, "protocol_version": 2}))
     rows = [row for row in compare(read_results(out)).verdicts if row["budget"] == "60M"]
+    assert len(rows) == 3  # without a reference every pair is tested
     reasons = {(row["a"], row["b"]): row["reason"] for row in rows}
     assert reasons[("resnet8", "resnet14")] == "protocol versions 2 and 1"
     assert reasons[("resnet14", "resnet20")] == ""
@@ -220,7 +267,7 @@ def test_tables_are_the_same_bytes_twice_and_go_when_empty(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("level", [0.9, 0.99])
 def test_the_file_decides_the_level(tmp_path: Path, level: float) -> None:
-    out = write_results(tmp_path, QUICK, n=300, val=200, epochs=2, budgets=("60M",), seeds=(0, 1))
+    out = write_results(tmp_path, QUICK, n=300, val=200, epochs=2, budgets=("60M",), seeds=(0, 1, 2))
     path = out / "comparison.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "confidence_level": level}))
     found = compare(read_results(out))

@@ -16,7 +16,7 @@ from bench.evaluate.effects import COLUMNS, effects, write_effects
 from bench.evaluate.measured import Measured
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.results import Results, RunResult
-from bench.evaluate.stats import paired_difference, t_quantile
+from bench.evaluate.stats import holm, mean_interval, normal_quantile, normal_tail, t_quantile
 from bench.report.effects_figure import draw_effects
 
 N = 400
@@ -35,7 +35,8 @@ def _run(name: str, base: str | None, factors: dict[str, str], seed: int, accura
     measured = Measured({}, records, make_cost([1], record.units), Evaluate())
     rows: list[dict[str, Any]] = [
         {"policy": "fixed", "point": "p1", "default": "no", "top1": 1.0, "macs": 1.0, "adaptive": "no"},
-        {"policy": "fixed", "point": "p0", "default": "yes", "top1": 100 * hits.mean(), "macs": macs, "adaptive": "no"},
+        {"policy": "fixed", "point": "p0", "default": "yes", "top1": 100 * hits.mean(), "macs": macs, "adaptive": "no",
+         "n": N},
     ]
     return RunResult(name, name.upper(), "resnet", seed, f"{name}{seed}", Path("none"), status, reason,
                      rows, factors=factors, base=base, measured=measured if keep else None)  # fmt: skip
@@ -63,7 +64,7 @@ def _pick(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any]:
     return row
 
 
-def test_one_seed_main_effect_is_the_mean_of_its_pairs_with_a_paired_bootstrap() -> None:
+def test_one_seed_main_effect_is_the_mean_of_its_pairs_over_the_images() -> None:
     runs = _grid(GRID)
     rows = effects(_results(runs))
     main = _pick(rows, kind="main", axis="x")
@@ -72,12 +73,13 @@ def test_one_seed_main_effect_is_the_mean_of_its_pairs_with_a_paired_bootstrap()
     assert main["macs_difference"] == -2 * M
     assert main["macs_percent"] == pytest.approx(-20)
     hit = {tuple(run.factors.values()): run.measured.test.outcomes.hit[0] for run in runs if run.measured}
-    after, before = (np.stack([hit[x, "c"], hit[x, "d"]]) for x in "ba")
-    change, interval = paired_difference(after, before)
-    assert 100 * change == pytest.approx(main["top1_difference"])
+    after, before = (np.mean([hit[x, "c"], hit[x, "d"]], axis=0) for x in "ba")
+    interval = mean_interval(after - before)
+    assert 100 * (after - before).mean() == pytest.approx(main["top1_difference"])
     assert (main["top1_lo"], main["top1_hi"]) == pytest.approx((100 * interval.low, 100 * interval.high), abs=1e-3)
-    assert main["interval"] == str(interval)
-    assert "bootstrap interval over test images" in main["interval"]
+    assert main["interval"] == "95 % normal interval over test images: these trained networks on new images"
+    error = (interval.high - interval.low) / 2 / normal_quantile(0.975)
+    assert main["p"] == pytest.approx(2 * normal_tail((after - before).mean() / error), rel=1e-3)
     of_x = [row for row in rows if row["kind"] == "combination" and row["axis"] == "x"]
     each = {row["others"]: row["top1_difference"] for row in of_x}
     assert each == pytest.approx({"y c": 5.0, "y d": 15.0})
@@ -98,15 +100,17 @@ def test_seeds_are_paired_and_the_interval_is_about_them() -> None:
     main = _pick(rows, kind="main", axis="y")
     assert main["top1_difference"] == pytest.approx((10 + 20) / 2)
     assert main["pairs"] == 6
-    assert (main["top1_lo"], main["top1_hi"]) == pytest.approx((15, 15))
-    assert "t interval over 3 seeds: the method over new training runs" in main["interval"]
+    grain = 100**2 / (12 * N * N)  # four networks with weight 1/2: as one
+    half = t_quantile(0.975, 2) * np.sqrt(grain / 3)
+    assert (main["top1_lo"], main["top1_hi"]) == pytest.approx((15 - half, 15 + half), abs=1e-3)
+    assert "t interval over 3 seeds: the method over new training runs, on these images" in main["interval"]
     runs = [run for run in _grid(GRID, seeds=(0, 1, 2)) if run.factors["y"] == "c"]
     changes = [2.0, 5.0, 11.0]
     for run in runs:
         if run.factors["x"] == "b":
             run.rows[1]["top1"] = 50 + changes[run.seed]
     found = _pick(effects(_results(runs)), kind="main", axis="x")
-    half = t_quantile(0.975, 2) * np.std(changes, ddof=1) / np.sqrt(3)
+    half = t_quantile(0.975, 2) * np.sqrt((np.var(changes, ddof=1) + 2 * grain) / 3)
     assert (found["top1_lo"], found["top1_hi"]) == pytest.approx((6 - half, 6 + half), abs=1e-3)
 
 
@@ -121,7 +125,33 @@ def test_runs_that_share_an_axis_have_a_mean_effect() -> None:
     alone = _grid({("a", "c"): 0.5, ("b", "c"): 0.6}, seeds=(1,), family="third")
     row = _pick(effects(_results(runs[:2] + alone)), kind="all runs")
     assert row["pairs"] == 0
-    assert row["status"] == "pending"
+    assert row["status"] == "no common seed"
+
+
+def test_a_mean_over_combinations_without_a_common_seed_is_refused(tmp_path: Path) -> None:
+    """Each pair has its own seed: 'main' must not quietly be one of them."""
+    runs = [run for run in _grid(GRID, seeds=(0, 1)) if run.seed == (0 if run.factors["y"] == "c" else 1)]
+    rows = effects(_results(runs))
+    main = _pick(rows, kind="main", axis="x")
+    assert main["status"] == "no common seed"
+    assert main["reason"] == "no seed has all combinations of the other axes, so that there is no mean over them"
+    assert main.get("top1_difference") is None
+    parts = {row["others"]: row["seeds"] for row in rows if row["kind"] == "combination"}
+    assert parts == {"y c": "0", "y d": "1"}
+    assert draw_effects(_results(runs), tmp_path)
+
+
+def test_two_seeds_have_both_values_and_p_is_adjusted_within_an_axis() -> None:
+    main = _pick(effects(_results(_grid(GRID, seeds=(0, 1), shift=0.05))), kind="main", axis="x")
+    assert main["top1_lo"] is None
+    assert main["p"] is None
+    assert main["interval"].startswith("two seeds, no interval")
+    assert main["top1_min"] <= main["top1_difference"] <= main["top1_max"]
+    levels = {("a", "c"): 0.5, ("b", "c"): 0.56, ("e", "c"): 0.53}
+    rows = effects(_results(_grid(levels)))
+    assert [row["p_adjusted"] for row in rows] == pytest.approx(holm([row["p"] for row in rows]).tolist(), rel=1e-3)
+    assert len(rows) == 2
+    assert rows[0]["p_adjusted"] >= 2 * min(row["p"] for row in rows) * 0.999
 
 
 def test_missing_networks_are_said() -> None:

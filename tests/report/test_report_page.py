@@ -95,7 +95,7 @@ def test_page_says_everything(page: Path) -> None:
         'Exits & "gates" <b>here</b>', "cifar10, 200 test images", "0123456789ab", "holdout, version 1",
         "11 of 14 trainings done", "ResNet-14, seeds 0, 1: failed \N{EN DASH} out of memory",
         "Gated ResNet-38, seed 1: diverged \N{EN DASH} the loss is <no longer> finite & bad",
-        "t interval over 2 seeds: the method over new training runs", "norms, activations and pooling are not",
+        "two seeds, no interval: smallest and largest are both values", "norms, activations and pooling are not",
         "Example CPU (2 cores)", "torch 2.15.0+cpu", "train 45,000", '"all_options"', "1 min 02 s",
     ):  # fmt: skip
         assert words in text, words

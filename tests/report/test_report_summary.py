@@ -41,7 +41,7 @@ def test_runs_in_file_order_with_numbers_and_reasons(out: Path) -> None:
     text = printed(out)
     places = [text.index(f"\n{recipe[1]}", 60) for recipe in FAMILIES]
     assert places == sorted(places)
-    assert "Interval: 95 % t interval over 2 seeds: the method over new training runs" in text
+    assert "Interval: two seeds, no interval: smallest and largest are both values" in text
     assert "95 % Wilson interval: this trained network on new images" in text  # the run with one seed left
     assert "ResNet-14, seeds 0, 1: failed - [red] disk full" in text
     assert "Gated ResNet-38, seed 1: diverged - the loss is no longer finite" in text
@@ -73,8 +73,8 @@ def test_works_before_anything_is_drawn(tmp_path: Path) -> None:
 
 def test_an_interval_is_shown_by_both_of_its_ends_and_says_what_it_is_over(tmp_path: Path) -> None:
     """Six of six: Wilson's interval reaches from 60.97 to 100, nothing above; half of it is no number to add."""
-    broken = {("resnet14", 1): ("failed", "disk full")}
-    folder = write_results(tmp_path, FAMILIES[:3], seeds=(0, 1), n=6, val=6, broken=broken)
+    broken = {("resnet14", seed): ("failed", "disk full") for seed in (1, 2)}
+    folder = write_results(tmp_path, FAMILIES[:3], seeds=(0, 1, 2), n=6, val=6, broken=broken)
     lines = [line for line in summarise(read_results(folder)) if line["run"] == "resnet14"]
     text = printed(folder, 120)
     assert "\N{PLUS-MINUS SIGN}" not in text
@@ -82,7 +82,7 @@ def test_an_interval_is_shown_by_both_of_its_ends_and_says_what_it_is_over(tmp_p
     low, high = lines[0]["top1_lo"], lines[0]["top1_hi"]
     assert f"{low:.2f} to {high:.2f}" in rows["ResNet-14"]
     assert "images" in rows["ResNet-14"]
-    assert "2 seeds" in rows["ResNet-8"]
+    assert "3 seeds" in rows["ResNet-8"]
     assert all(0 <= float(end) <= 100 for row in rows.values() for end in re.findall(r"([\d.]+) to ([\d.]+)", row)[0])
 
 

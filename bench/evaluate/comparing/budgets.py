@@ -12,7 +12,7 @@ from bench.config.comparing import Budget
 from bench.evaluate.columns import format_value
 from bench.evaluate.comparing.choosing import Candidate, Scored, choose, front
 from bench.evaluate.comparing.contenders import Contender, Trained
-from bench.evaluate.stats import t_interval, wilson
+from bench.evaluate.stats import TWO_SEEDS, over_seeds_interval, wilson
 
 COLUMNS = (
     "contender", "label", "seed", "budget", "budget_macs", "run", "policy", "point", "setting", "val_top1", "val_macs",
@@ -128,7 +128,7 @@ def budget_rows(chosen: Sequence[Chosen], level: float) -> list[dict[str, Any]]:
 def budget_summary(chosen: Sequence[Chosen], level: float) -> list[dict[str, Any]]:
     """Rows of ``budget_summary.csv``: over the seeds that can afford the budget; ``reason`` says where some cannot.
 
-    One seed keeps its interval over test images; from two on it is Student's t over seeds. Each says so.
+    One seed keeps its interval over test images; from three on it is Student's t over seeds; two have none.
     """
     groups: dict[tuple[str, str], list[Chosen]] = {}
     for one in chosen:
@@ -157,16 +157,16 @@ def over_seeds(top1: Sequence[float], n: int, level: float) -> dict[str, Any]:
     """Mean, median, ends and interval of accuracies in percent, one for each seed, on n images."""
     if not top1:
         return {"interval": ""}
-    interval = t_interval(top1, level)
-    if interval is None:
-        interval = wilson(round(top1[0] * n / 100), n, level)
-        low, high = 100 * interval.low, 100 * interval.high
-    else:
-        low, high = max(interval.low, 0.0), min(interval.high, 100.0)
-    return {
-        "top1_mean": mean(top1), "top1_median": statistics.median(top1), "top1_min": min(top1),
-        "top1_max": max(top1), "top1_lo": low, "top1_hi": high, "interval": str(interval),
+    known: dict[str, Any] = {
+        "top1_mean": mean(top1), "top1_median": statistics.median(top1), "top1_min": min(top1), "top1_max": max(top1),
     }  # fmt: skip
+    if len(top1) == 1:
+        one = wilson(round(top1[0] * n / 100), n, level)
+        return {**known, "top1_lo": 100 * one.low, "top1_hi": 100 * one.high, "interval": str(one)}
+    interval = over_seeds_interval(top1, n, level)
+    if interval is None:
+        return {**known, "top1_lo": None, "top1_hi": None, "interval": TWO_SEEDS}
+    return {**known, "top1_lo": interval.low, "top1_hi": interval.high, "interval": str(interval)}
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.config.comparing import parse_budget
+from bench.config.comparing import ALL, AUC, AUC_RANGE, REFERENCE, parse_budget
 from bench.evaluate.columns import format_value, write_table
 from bench.evaluate.comparing import budgets as at_budget
 from bench.evaluate.comparing import frontier, verdicts
 from bench.evaluate.comparing.budgets import Chosen, Latencies, Limit, Prices, mean
 from bench.evaluate.comparing.choosing import macs_of_points
 from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender
-from bench.evaluate.comparing.verdicts import AUC, Standing
+from bench.evaluate.comparing.verdicts import Standing
 from bench.evaluate.measured import Measured
 from bench.evaluate.results import Results, RunResult
 
@@ -41,6 +41,9 @@ class Compared:
     auc: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: By contender: the curve whose area is taken, and the range that it is taken over.
+    staircases: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    auc_range: tuple[float, float] | None = None
 
 
 def compare(results: Results) -> Compared:
@@ -55,7 +58,7 @@ def compare(results: Results) -> Compared:
     prices = Prices(_latencies(results, notes))
     limits = _limits(results, prices)
     chosen = at_budget.choose_all(contenders, limits, prices)
-    common = frontier.auc_range(contenders)
+    common = _auc_range(results)
     areas = {
         c.name: [common if isinstance(common, str) else frontier.auc_scores(t, common) for t in c.seeds]
         for c in contenders
@@ -65,16 +68,59 @@ def compare(results: Results) -> Compared:
         standings[AUC] = [_area_standing(c, areas[c.name]) for c in contenders]
     elif any(c.seeds for c in contenders):
         notes.append(f"No area under the curve: {common}.")
-    able = sum(bool(c.seeds) for c in contenders)
-    asked = able * (able - 1) // 2 * len(standings)
-    if asked > MOST_VERDICTS:
-        notes.append(f"No verdicts: {asked:,} comparisons would decide nothing; put runs into groups, or ask for fewer "
-                     "budgets.")  # fmt: skip
     return Compared(
         at_budget.budget_rows(chosen, level), at_budget.budget_summary(chosen, level),
         frontier.frontier_rows(contenders), frontier.auc_rows(contenders, areas, common, level),
-        verdicts.verdict_rows(standings, level) if able > 1 and asked <= MOST_VERDICTS else [], notes,
+        _verdicts(results, contenders, limits, standings, notes), notes,
+        {c.name: steps for c in contenders if not isinstance(common, str) and (steps := frontier.staircase(c, common))},
+        None if isinstance(common, str) else common,
     )  # fmt: skip
+
+
+def _verdicts(
+    results: Results, contenders: Sequence[Contender], limits: Sequence[Limit],
+    standings: dict[str, list[Standing]], notes: list[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of verdicts.csv: nobody to compare with, or too many comparisons, leaves none."""
+    able = sum(bool(c.seeds) for c in contenders)
+    if able < 2:
+        return []
+    costs = [limit.macs or limit.ms or 0.0 for limit in limits]
+    order = results.asked.arrange([limit.budget for limit in limits], costs)
+    asked = verdicts.Asked(_against(results), order)
+    count = verdicts.count_pairs(able, asked.against) * len(standings)
+    if count > MOST_VERDICTS:
+        notes.append(f"No verdicts: {count:,} comparisons would decide nothing; put runs into groups, or ask for fewer "
+                     "budgets.")  # fmt: skip
+        return []
+    return verdicts.verdict_rows(standings, results.confidence_level, asked)
+
+
+def _against(results: Results) -> str | None:
+    """Name of the contender that the others are tested against; None: every pair."""
+    said = results.asked.against or (REFERENCE if results.reference else ALL)
+    if said == ALL:
+        return None
+    name = results.reference if said == REFERENCE else said
+    entrants = _entrants(results)
+    for contender, runs in entrants.items():
+        if name in (contender, *(run.run for run in runs)) or (said != REFERENCE and runs[0].group == name):
+            return contender
+    return str(name)
+
+
+def _auc_range(results: Results) -> tuple[float, float] | str:
+    """The range of budgets of the area, MACs: the file's, whoever takes part; or why there is none."""
+    entries = results.auc or (AUC_RANGE if results.reference else None)
+    if entries is None:
+        return "the file names no range (`auc:` in MACs) and no reference run"
+    ends = [parse_budget(entry) for entry in entries]
+    reference = reference_macs(results)
+    if any(end.unit == "relative" for end in ends) and isinstance(reference, str):
+        return reference
+    low, high = (end.value * reference if isinstance(reference, float) and end.unit == "relative" else end.value
+                 for end in ends)  # fmt: skip
+    return (low, high) if low < high else f"its range does not grow ({low / 1e6:.4g}M to {high / 1e6:.4g}M MACs)"
 
 
 def write_compared(compared: Compared, out: Path) -> list[Path]:
@@ -198,7 +244,9 @@ def _standings(chosen: Sequence[Chosen]) -> list[Standing]:
         if reasons:
             found.append(Standing(contender, (), reason="; ".join(reasons)))
         else:
-            found.append(Standing(contender, tuple(s.hit for s in scored), mean([s.mean_macs for s in scored])))
+            networks = tuple(m.candidate.run for m in members if m.candidate is not None)
+            macs = mean([s.mean_macs for s in scored])
+            found.append(Standing(contender, tuple(s.hit for s in scored), macs, networks=networks))
     return found
 
 

@@ -14,7 +14,7 @@ images from 1,000 on it is known, and the interval is normal.
 
 *the method over new runs, on these images*: A/S + E/(S N), what the accuracies of the runs show; t over
 differences between runs of one seed, which is exact whatever the two methods' variances and however runs of one
-seed depend on each other (they may share a stage). Unequal numbers of runs: Scheffe's (1943) form, exact too.
+seed depend on each other (they may share a stage).
 
 *the method over new runs and new images*: the sum of both, in which the interaction E/(S N) would stand twice, so
 that it is taken out once:  V = V_a + V_b + C,  V_a and V_b the variances of the two means over runs, and
@@ -44,6 +44,7 @@ from bench.evaluate.stats import (
     NEW_RUNS,
     NEW_RUNS_AND_IMAGES,
     Interval,
+    accuracy_grain,
     normal_quantile,
     normal_tail,
     t_quantile,
@@ -58,19 +59,19 @@ _POWER = 1.2
 class Difference:
     """A minus B, in the unit of the scores, and what is known of its variance.
 
-    effect: difference of the means over runs and images. runs_a, runs_b: numbers of runs. over_images: variance of
+    effect: difference of the means over runs and images. number: of runs on each side. over_images: variance of
     the effect over new images, these networks. images_alone: what is left of it without the interaction with runs,
-    C above. over_runs: V_a, V_b; None where a side has one run. paired: estimate, variance and degrees of freedom
-    over new runs on these images; None likewise.
+    C above. over_runs: V_a, V_b; None for one run. paired: variance of the effect over new runs on these images; None
+    likewise. degrees: of freedom of V_a + V_b; None: Welch's.
     """
 
     effect: float
-    runs_a: int
-    runs_b: int
+    number: int
     over_images: float
     images_alone: float
     over_runs: tuple[float, float] | None
-    paired: tuple[float, int] | None
+    paired: float | None
+    degrees: float | None = None
 
     def images(self, level: float = 0.95) -> Interval:
         """These trained networks on new images."""
@@ -81,8 +82,7 @@ class Difference:
         """The method over new training runs, on these images; None where a side was trained once."""
         if self.paired is None:
             return None
-        variance, degrees = self.paired
-        half = t_quantile(0.5 + level / 2, degrees) * math.sqrt(variance)
+        half = t_quantile(0.5 + level / 2, self.number - 1) * math.sqrt(self.paired)
         return self._interval(half, level, f"{NEW_RUNS}, on these images", "paired t interval over seeds")
 
     def both(self, level: float = 0.95) -> Interval | None:
@@ -121,44 +121,41 @@ class Difference:
         return max(alone, min(1.0, 2 * t_tail((low + high) / 2, self._welch)))
 
     @cached_property
-    def _squares(self) -> float:
-        assert self.over_runs is not None
-        return sum(v * v / (n - 1) for v, n in zip(self.over_runs, (self.runs_a, self.runs_b)))
-
-    @property
     def _welch(self) -> float:
-        """Welch's degrees of freedom of the variances over runs."""
+        """Degrees of freedom of the variances over runs."""
         assert self.over_runs is not None
-        return sum(self.over_runs) ** 2 / self._squares
+        if self.degrees is not None:
+            return self.degrees
+        return sum(self.over_runs) ** 2 * (self.number - 1) / sum(v * v for v in self.over_runs)
 
     def _interval(self, half: float, level: float, about: str, kind: str) -> Interval:
         return Interval(self.effect - half, self.effect + half, level, about, kind)
 
 
 def measure_difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    """a, b: scores [S, N] of the runs of two methods on the same N images in the same order: hits, or anything
-    between 0 and 1. Runs of one seed stand first, in the same order in both. ValueError where images differ.
+    """a, b: scores [S, N] of the runs of two methods at the same seeds, in the same order, on the same N images, in the
+    same order: hits, or anything between 0 and 1. ValueError if the shapes differ.
 
     One image is added on which they disagree by half each way (Agresti and Min 2005), which keeps the variance over
     images from vanishing where networks hardly differ; an accuracy is known to 1/N only, which keeps that over runs
     from vanishing where two are equal by chance.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(*a.shape, *b.shape) < 1 or a.shape[1] < 2:
-        raise ValueError(f"scores of shape {a.shape} and {b.shape} are not of the same images")
-    n = a.shape[1]
+    if a.ndim != 2 or a.shape != b.shape or min(a.shape) < 1 or a.shape[1] < 2:
+        raise ValueError(f"scores of shape {a.shape} and {b.shape} are not of the same seeds and images")
+    s, n = a.shape
     each = a.mean(axis=0) - b.mean(axis=0)
     effect = float(each.mean())
     over_images = (float(((each - effect) ** 2).sum()) + 1) / (n * (n - 1))
-    if min(len(a), len(b)) < 2:
-        return Difference(effect, len(a), len(b), over_images, over_images, None, None)
-    grain = 1 / (12 * n * n)
+    if s < 2:
+        return Difference(effect, s, over_images, over_images, None, None)
+    grain = accuracy_grain(n)
     means_a, means_b = a.mean(axis=1), b.mean(axis=1)
-    over_runs = tuple((float(m.var(ddof=1)) + grain) / len(m) for m in (means_a, means_b))
-    interaction = sum(_interaction(x) / (len(x) * n) for x in (a, b))
+    over_runs = tuple((float(m.var(ddof=1)) + grain) / s for m in (means_a, means_b))
+    interaction = sum(_interaction(x) / (s * n) for x in (a, b))
+    paired = (float((means_a - means_b).var(ddof=1)) + 2 * grain) / s
     return Difference(
-        effect, len(a), len(b), over_images, max(over_images - interaction, 0.0),
-        (over_runs[0], over_runs[1]), _scheffe(means_a, means_b, 2 * grain),
+        effect, s, over_images, max(over_images - interaction, 0.0), (over_runs[0], over_runs[1]), paired
     )  # fmt: skip
 
 
@@ -169,11 +166,3 @@ def _interaction(x: np.ndarray) -> float:
     squares = (x * x).sum() - s * (image * image).sum() - n * (run * run).sum() + s * n * x.mean() ** 2
     return max(float(squares), 0.0) / ((s - 1) * (n - 1))
 
-
-def _scheffe(a: np.ndarray, b: np.ndarray, grain: float) -> tuple[float, int]:
-    """Variance of mean(a) - mean(b) and its degrees of freedom, from differences of pairs (Scheffe 1943, eq. 9)."""
-    if len(a) > len(b):
-        a, b = b, a
-    m, n = len(a), len(b)
-    pairs = a - math.sqrt(m / n) * b[:m]
-    return (float(pairs.var(ddof=1)) + grain) / m, m - 1

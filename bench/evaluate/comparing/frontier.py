@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bench.evaluate.comparing.budgets import mean, rounded
-from bench.evaluate.comparing.choosing import Candidate
+from bench.evaluate.comparing.choosing import Candidate, choose
 from bench.evaluate.comparing.contenders import Contender, Trained
-from bench.evaluate.stats import mean_interval, t_interval
+from bench.evaluate.stats import TWO_SEEDS, mean_interval, over_seeds_interval
 
 COLUMNS = (
     "contender", "label", "seed", "run", "policy", "point", "setting", "val_top1", "val_macs", "macs", "top1",
@@ -66,29 +66,12 @@ def auc_log_macs(macs: Sequence[float], top1: Sequence[float], low: float, high:
     return float(auc_weights(macs, low, high) @ np.asarray(top1, dtype=np.float64))
 
 
-def auc_range(contenders: Sequence[Contender]) -> tuple[float, float] | str:
-    """The common range of budgets, MACs, or why there is none.
-
-    From where every contender that has a curve (two points or more on the front of each seed) can afford something, to
-    where nobody gets any better. A contender with a single point takes part if it is affordable at the low end.
-    """
-    fronts = {c.name: [t.front for t in c.seeds] for c in contenders if c.seeds}
-    curves = [f for f in fronts.values() if min(len(kept) for kept in f) > 1]
-    if not curves:
-        return "no contender has more than one operating point to choose from"
-    low = max(kept[0].val_macs for f in curves for kept in f)
-    taking_part = [f for f in fronts.values() if max(kept[0].val_macs for kept in f) <= low]
-    high = max(kept[-1].val_macs for f in taking_part for kept in f)
-    if low >= high:
-        return f"no common range of budgets: the cheapest points reach up to {low / 1e6:.4g}M MACs, the dearest too"
-    return low, high
-
-
 def auc_scores(trained: Trained, limits: tuple[float, float]) -> np.ndarray | str:
     """Each test image's share of the area, [N] between 0 and 1, their mean is the area; or why there is none."""
     kept = trained.front
     if kept[0].val_macs > limits[0]:
-        return f"its cheapest point costs {kept[0].val_macs / 1e6:.4g}M MACs, above the range"
+        return (f"its cheapest point costs {kept[0].val_macs / 1e6:.4g}M MACs, and the range of the area (`auc:`) "
+                f"begins at {limits[0] / 1e6:.4g}M")  # fmt: skip
     weights = auc_weights([c.val_macs for c in kept], *limits)
     total = np.zeros(0)
     for weight, candidate in zip(weights, kept):
@@ -98,12 +81,28 @@ def auc_scores(trained: Trained, limits: tuple[float, float]) -> np.ndarray | st
     return total
 
 
+def staircase(contender: Contender, limits: tuple[float, float]) -> list[tuple[float, float]]:
+    """The curve whose area is taken: (budget, top-1 percent on test, mean over seeds) at the low end and
+    wherever a seed chooses another point. Empty if some seed has no area."""
+    low, high = limits
+    if not contender.seeds or any(t.front[0].val_macs > low for t in contender.seeds):
+        return []
+    steps = sorted({low, *(c.val_macs for t in contender.seeds for c in t.front if low < c.val_macs < high)})
+    return [(at, float(mean([_top1_at(t, at) for t in contender.seeds]) or 0.0)) for at in steps]
+
+
+def _top1_at(trained: Trained, budget: float) -> float:
+    chosen = choose(trained.front, budget)
+    assert chosen is not None
+    return trained.tested.score(chosen).top1
+
+
 def auc_rows(
     contenders: Sequence[Contender], scores: Mapping[str, Sequence[np.ndarray | str]],
     limits: tuple[float, float] | str, level: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of ``auc.csv``: every seed, then their mean (``seed`` is "mean"). scores: ``auc_scores`` of each seed, by
-    contender. One seed has an interval over test images, the mean of two and more one over seeds."""
+    contender. One seed has an interval over test images, the mean of three and more has one over seeds."""
     rows: list[dict[str, Any]] = []
     for contender in contenders:
         base: dict[str, Any] = {"contender": contender.name, "label": contender.label}
@@ -120,19 +119,20 @@ def auc_rows(
                 rows.append({**base, "seed": trained.seed, "reason": values})
                 continue
             areas.append(100 * float(values.mean()))
-            one = mean_interval(values, level)
-            low, high = max(100 * one.low, 0.0), min(100 * one.high, 100.0)  # a normal interval knows no ends
-            ends = {"auc_lo": low, "auc_hi": high, "interval": str(one)}
+            one = mean_interval(values, level).within(0.0, 1.0)
+            ends = {"auc_lo": 100 * one.low, "auc_hi": 100 * one.high, "interval": str(one)}
             rows.append(rounded({**base, "seed": trained.seed, "auc": areas[-1], **ends}))
         line = {**base, "seed": "mean", "n_seeds": len(areas), "reason": "; ".join(dict.fromkeys(reasons))}
         if areas and not reasons:
             line |= {"auc": mean(areas), "auc_median": float(np.median(areas)), "auc_min": min(areas),
                      "auc_max": max(areas)}  # fmt: skip
-            over = t_interval(areas, level)
+            over = over_seeds_interval(areas, len(scores[contender.name][0]), level)
             if over is not None:
-                line |= {"auc_lo": max(over.low, 0.0), "auc_hi": min(over.high, 100.0), "interval": str(over)}
-            else:
+                line |= {"auc_lo": over.low, "auc_hi": over.high, "interval": str(over)}
+            elif len(areas) == 1:
                 line |= {name: rows[-1][name] for name in ("auc_lo", "auc_hi", "interval")}
+            else:
+                line["interval"] = TWO_SEEDS
         rows.append(rounded(line))
     return rows
 

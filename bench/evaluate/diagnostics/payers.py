@@ -1,8 +1,9 @@
 """Who pays for the savings: cost and accuracy by class and by difficulty of the image.
 
 How difficult an image is must not be said by the network that is judged: an image on which it fails would be
-difficult by definition. Here it is the log-probability of the label at the default point, averaged over *all* runs of
-the comparison (over the seeds of a run first, so that each run weighs the same), in five parts by rank.
+difficult by definition. Here it is the log-probability of the label at the default point, averaged over all *other*
+runs of the comparison (over the seeds of a run first, so that each run weighs the same), in five parts by rank. A run
+that is alone says it itself, and a note says so.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def payer_rows(
     points only the default one.
 
     names: of the classes. ``relative``: cost over the mean cost of the same view, percent. ``top1`` in percent.
-    ``label_probability``: geometric mean of what all networks give the label, in that quantile, percent. A class
+    ``label_probability``: geometric mean of what all other networks give the label, in that quantile, percent. A class
     without test images has n = 0 and no numbers.
     """
-    easiness = {images: difficulty(group) for images, group in by_images(cases).items()}
+    groups = by_images(cases)
     classes: list[dict[str, Any]] = []
     quantiles: list[dict[str, Any]] = []
     for seeds in by_run(cases).values():
@@ -80,12 +81,18 @@ def payer_rows(
             labels = [case.test.outcomes.label for case, _ in group]
             for k, values in enumerate(_grouped(group, labels, len(names))):
                 classes.append({**known, "class": k, "class_name": names[k], **values})
-            parts = [quantile_of(easiness[case.images]) for case, _ in group]
-            shown = group_means(easiness[case.images], parts[0], QUANTILES)
+            easiness = [difficulty(_judges(own, groups[own.images])) for own, _ in group]
+            parts = [quantile_of(values) for values in easiness]
+            shown = group_means(easiness[0], parts[0], QUANTILES)
             for k, values in enumerate(_grouped(group, parts, QUANTILES)):
                 probability = None if np.isnan(shown[k]) else round(100 * float(np.exp(shown[k])), 4)
                 quantiles.append({**known, "quantile": k + 1, "label_probability": probability, **values})
     return classes, quantiles
+
+
+def _judges(judged: Case, cases: Sequence[Case]) -> list[Case]:
+    """The runs that say how difficult an image is: all but the one that is judged, if there are others."""
+    return [case for case in cases if case.run != judged.run] or list(cases)
 
 
 def _grouped(group: Sequence[tuple[Case, View]], parts: Sequence[np.ndarray], count: int) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ def payers_figure(results: Results, diagnosis: Diagnosis):  # type: ignore[no-un
     notes = [
         *facts(results, diagnosis),
         "Cost: mean MACs of the group's images over those of all test images, at the same setting. Difficulty: "
-        "log-probability of the label at the default points, mean over all runs of the comparison, in fifths.",
+        "log-probability of the label at the default points, mean over all other runs of the comparison, in fifths.",
         *(["Bars: smallest and largest seed; lines join the means."] if several else []),
         "Classes are in order of their cost"
         + (f"; the {EXTREMES} cheapest and {EXTREMES} dearest of {len(diagnosis.names)} are drawn."

@@ -120,6 +120,18 @@ def test_static_networks_are_not_in_the_tables() -> None:
     assert payer_rows([exits_case(holdout=False)], NAMES) == ([], [])
 
 
+def test_difficulty_leaves_out_the_network_that_is_judged() -> None:
+    """What the judged network thinks of an image moves no image to another fifth, what another one thinks does."""
+    one, other = exits_case(500), exits_case(500, run="other", seed=3)
+    rows = [row for row in payer_rows([one, other], NAMES)[1] if row["run"] == one.run]
+    logp = other.test.outcomes.logp[0].astype(np.float64)
+    expected = np.bincount(quantile_of(np.maximum(logp, LEAST)), minlength=5)
+    assert [row["n"] for row in rows if row["policy"] == "budgeted"][:5] == expected.tolist()
+    shown = next(row["label_probability"] for row in rows if row["policy"] == "budgeted")
+    easiest = quantile_of(np.maximum(logp, LEAST)) == 0
+    assert shown == pytest.approx(100 * np.exp(np.maximum(logp, LEAST)[easiest].mean()), abs=1e-3)
+
+
 def test_difficulty_that_one_run_says_alone_is_noted() -> None:
     notes = diagnose([exits_case()], "cifar10").notes
     assert any("Difficulty for Exits is said by that run itself" in note for note in notes)
