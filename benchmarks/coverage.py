@@ -132,8 +132,8 @@ def coverage(scenario: Scenario, number: int, seed: int = 0, level: float = 0.95
 @dataclass(frozen=True)
 class Table:
     """Methods that are compared. seeds, sd, gain (points): of each; the first is the reference. networks: 2:
-    each has two, ``apart`` points apart, and every seed takes the better one on ``validation`` images. alike: correlation of
-    the skills of runs of one seed, as with a shared stage. images: of the test set."""
+    each has two, ``apart`` points apart, and every seed takes the better one on ``validation`` images. alike:
+    correlation of the skills of runs of one seed, as with a shared stage. images: of the test set."""
 
     images: int = 1000
     seeds: tuple[int, ...] = (3, 3, 3, 3)
