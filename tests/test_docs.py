@@ -23,14 +23,11 @@ from bench.cli import main
 from bench.cli.parser import COMMANDS, build_parser
 from bench.config.load import Loaded, load_config
 from bench.config.resolve import resolve
-from bench.config.schema import Recipe
 from bench.cost import opaque, rules
-from bench.cost.units import count_units
 from bench.doors import DATASETS, POLICIES, TRACKERS
 from bench.launch.preflight import plan_runs
 from bench.launch.session import Outcome, Session
 from bench.launch.whole import find_whole
-from bench.method import Batch, DataSpec
 from bench.registry import METHODS, method_class
 from bench.report import style
 
@@ -179,24 +176,6 @@ def test_python_runs(page: Path, project: Path, monkeypatch: pytest.MonkeyPatch)
         assert list(project.glob("results/stand_in/runs/*/rows.csv"))
         assert (project / "results/name/report.html").is_file()
         assert names["decisions"].logits.shape == (1, 2, 10)
-
-
-def test_the_example_method_works(project: Path) -> None:
-    """The class of docs/adding-a-method.md: trains, records, executes what it recorded, costs are counted."""
-    module = _run_page(ROOT / "docs/adding-a-method.md", project)["method"]
-    method = module.TwoExits(module.TwoExitsConfig.small(), DataSpec("synthetic", 10, 32))
-    stage = method.stages()[0].resolve(Recipe())
-    model = method.build(stage)
-    images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
-    method.loss(model, Batch(images, labels, labels, images), stage)["loss"].backward()
-    assert all(p.grad is not None for p in model.parameters())
-    cost = count_units(method, model)
-    assert int(cost.columns["params"].sum()) == sum(p.numel() for p in model.parameters())
-    decisions = method.record(model, images)
-    for index, point in enumerate(method.points(model)):
-        executed = method.execute(model, images, point)
-        assert torch.allclose(executed.logits, decisions.logits[index], atol=1e-6)
-        assert torch.equal(executed.counts, decisions.counts[index].expand(4, -1))
 
 
 # ---- commands ---------------------------------------------------------------------------------------
