@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config.load import load_config
+from bench.config.shipped import SHIPPED, shipped_names
 from bench.errors import ConfigError
 from bench.registry import method_config, method_names
 
@@ -22,7 +23,7 @@ EXAMPLES = ("bench list methods", "bench list methods --options", "bench list po
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["methods", "policies", "datasets", "configs"])
     parser.add_argument("--options", action="store_true", help="methods: show every option")
-    parser.add_argument("--folder", type=Path, default=Path("configs"), help="configs: where to look")
+    parser.add_argument("--folder", type=Path, help="configs: list the files of this folder, not the shipped ones")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -78,11 +79,13 @@ def _dataset(info: DatasetInfo) -> None:
 
 
 def _configs(options: argparse.Namespace) -> None:
-    if not options.folder.is_dir():
-        raise ConfigError(f"no folder '{options.folder}'; say where with --folder")
-    for path in sorted(options.folder.rglob("*.yaml")):
+    """Whole comparisons by what `bench run` takes: a shipped one by its name, one of a folder by its path."""
+    if options.folder is not None and not options.folder.is_dir():
+        raise ConfigError(f"no folder '{options.folder}'")
+    found = shipped_names() if options.folder is None else sorted(options.folder.rglob("*.yaml"))
+    for path in found:
         try:
-            comparison = load_config(path).comparison
+            comparison = load_config(SHIPPED / f"{path}.yaml" if options.folder is None else path).comparison
         except ConfigError:  # a fragment, to be included by others
             continue
         print(f"{path}: {comparison.title or comparison.name} ({len(comparison.runs)} runs, {comparison.data.name})")

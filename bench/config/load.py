@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from bench.config.messages import explain_errors, path_text
 from bench.config.schema import Comparison
+from bench.config.shipped import find_config
 from bench.config.source import Node, Origin, parse_yaml, read_yaml
 from bench.errors import ConfigError
 from bench.registry import did_you_mean
@@ -66,12 +67,12 @@ def load_config(
     only: Sequence[str] = (),
     **overrides: Any,
 ) -> Loaded:
-    """Read, merge and check a comparison file. Raises ConfigError; imports no torch.
+    """Read, merge and check a comparison file, or the shipped one of this name. Raises ConfigError; imports no torch.
 
     settings: "path.to.key=value" as after ``--set``; a run is named as ``runs.NAME.key``, all of them as
     ``runs.*.key``. only: keep these runs. overrides: top-level values that are not None, and ``data_root``.
     """
-    path = Path(path)
+    path = find_config(path)
     tree = _read(path, ())
     for setting in settings:
         _apply_setting(tree, setting)

@@ -146,7 +146,8 @@ def read_yaml(path: Path, name: str | None = None) -> Node:
     try:
         text = _read_bytes(path, source).decode("utf-8")
     except FileNotFoundError:
-        raise ConfigError("no such file", where=source) from None
+        raise ConfigError("no such file (`bench list configs` shows those that come with depthbench)",
+                          where=source) from None  # fmt: skip
     except IsADirectoryError:
         raise ConfigError("is a folder, not a YAML file", where=source) from None
     except UnicodeDecodeError:

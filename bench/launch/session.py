@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,9 @@ from bench.launch.folder import (
     one_line,
     write_comparison,
 )
+from bench.launch.forkserver import ForkServer, RunProcess
 from bench.launch.same_data import check_same_data
 from bench.launch.whole import Whole
-from bench.launch.worker import start_worker
 from bench.train.watch import Interrupted, Watch
 
 if TYPE_CHECKING:
@@ -138,11 +138,11 @@ class Session:
                 outcome.report_error = one_line(error)
 
     def _one_by_one(self, specs: Sequence[RunSpec], outcome: Outcome) -> None:
-        with Watch().listening() as watch:
+        with Watch().listening() as watch, closing(ForkServer(self._lock)) as server:
             for number, spec in enumerate(specs, 1):
                 if watch.signum is not None:
                     break
-                outcome.statuses[spec.folder] = self._one(spec, number, len(specs), watch)
+                outcome.statuses[spec.folder] = self._one(spec, number, len(specs), watch, server)
             outcome.stopped_by = watch.signum
 
     def _on_cluster(self, address: str, specs: Sequence[RunSpec], outcome: Outcome) -> None:
@@ -178,13 +178,13 @@ class Session:
             return None
         return folder
 
-    def _one(self, spec: RunSpec, number: int, total: int, watch: Watch) -> str:
+    def _one(self, spec: RunSpec, number: int, total: int, watch: Watch, server: ForkServer) -> str:
         folder = self._missing(spec, number, total)
         if folder is None:
             return str(RunFolder(self.out, spec).status["status"])
         self._say(spec, number, total, "")
         if self.isolate:
-            status = self._in_process(folder, watch)
+            status = self._in_process(folder, watch, server)
         else:
             status = self._here(folder)
         if status != "done":
@@ -216,11 +216,11 @@ class Session:
         text = f"{status}: {reason}" if (reason := folder.status.get("reason")) else status
         self._say(folder.spec, number, total, "not begun" if status == "pending" else text)
 
-    def _in_process(self, folder: RunFolder, watch: Watch) -> str:
+    def _in_process(self, folder: RunFolder, watch: Watch, server: ForkServer) -> str:
         """The run in a process of its own: whatever it does to itself, this one goes on."""
         folder.set_status("pending")  # what an earlier process said must not be taken for this one's word
         try:
-            child = start_worker(folder.path, quiet=self.quiet, pass_fds=self._lock)
+            child = server.start(folder.path, quiet=self.quiet)
         except OSError as error:
             folder.set_status("failed", f"no process could be started: {error.strerror}")
             return "failed"
@@ -243,7 +243,7 @@ class Session:
         return str(folder.status["status"])
 
     @staticmethod
-    def _wait_for(child: subprocess.Popen[bytes], watch: Watch) -> None:
+    def _wait_for(child: RunProcess, watch: Watch) -> None:
         """Until it ends; a signal is passed on, and a child that does not heed it is killed."""
         asked_at: float | None = None
         while child.poll() is None:

@@ -1,4 +1,4 @@
-"""The process of one run: ``python -m bench.launch.worker RUN_FOLDER``, and how its parent starts it.
+"""The process of one run: ``python -m bench.launch.worker RUN_FOLDER``, or a fork of a server of such processes.
 
 The parent decides when it ends: Ctrl-C is ignored from the first moment, SIGTERM stops it, and it dies with its parent.
 """
@@ -6,11 +6,15 @@ The parent decides when it ends: Ctrl-C is ignored from the first moment, SIGTER
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bench.process import die_with_parent, ignore_interrupts, interrupts_wait
 
@@ -24,25 +28,71 @@ def start_worker(
         return subprocess.Popen([*command, *(["--quiet"] if quiet else [])], cwd=cwd, pass_fds=pass_fds)
 
 
+def start_server(channel: int, pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a process that forks runs' processes (``bench.launch.forkserver``). channel: its end of a pair of sockets.
+    Raises OSError."""
+    command = [sys.executable, "-m", "bench.launch.worker", "--serve", str(channel), "--parent", str(os.getpid())]
+    with interrupts_wait():
+        return subprocess.Popen(command, pass_fds=[*pass_fds, channel])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Read ``spec.json`` in the folder and do the run; its status says how it went."""
     parser = argparse.ArgumentParser(description="Do one run of a comparison.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--serve", type=int, metavar="FD", help="do the runs that are asked for on this socket")
     parser.add_argument("--parent", type=int, help="process number of the one who waits for this run")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
     die_with_parent(options.parent)
     ignore_interrupts()
+    if options.serve is not None:
+        return _serve(socket.socket(fileno=options.serve))
     return _run(options.folder, options.quiet)
 
 
-def _run(path: Path, quiet: bool) -> int:
-    # Nothing that takes time is imported before the above is in place.
+def _serve(channel: socket.socket) -> int:
+    """Fork a process for each request, a line ``{"folder": ..., "quiet": ...}``; answer with the process's number, then
+    with its exit code. Returns when nobody asks any more, and in each of the processes when its run has ended."""
+    broken: Exception | None = None
+    try:
+        # What takes time in the process of a run. Nothing here initialises CUDA or starts a thread.
+        import bench.launch.run_one  # noqa: F401
+    except Exception as error:
+        broken = error
+    server = os.getpid()
+    for request in _lines(channel):
+        child = os.fork()
+        if child == 0:
+            die_with_parent(server)
+            return _run(Path(request["folder"]), request["quiet"], broken)
+        _answer(channel, pid=child)
+        _answer(channel, code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return 0
+
+
+def _lines(channel: socket.socket) -> Iterator[dict[str, Any]]:
+    """What is asked for, until the other end is closed."""
+    with channel.makefile("rb") as lines, suppress(ConnectionError):
+        for line in lines:
+            yield json.loads(line)
+
+
+def _answer(channel: socket.socket, **said: int) -> None:
+    with suppress(ConnectionError):  # nobody listens any more; the next request will not come
+        channel.sendall(json.dumps(said).encode() + b"\n")
+
+
+def _run(path: Path, quiet: bool, broken: Exception | None = None) -> int:
+    """broken: why what a run needs could not be imported."""
+    # Nothing that takes time is imported before the process has seen to its parent and to signals.
     from bench.launch.folder import RunFolder, one_line, read_spec
 
     spec = read_spec(path)
     folder = RunFolder(path.parent.parent, spec)
     try:
+        if broken is not None:
+            raise broken
         from bench.launch.run_one import execute_run
         from bench.text import guarded
         from bench.train.watch import Interrupted, Watch

@@ -7,6 +7,7 @@ does not exist) are at hand.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _HOOK = """\
@@ -36,12 +37,17 @@ while os.getppid() == parent:
 open(MARK, "w").close()"""
 
 
+def on_path(folder: Path) -> dict[str, str]:
+    """The environment with the folder first, and the tree that is tested behind it."""
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
 def arm(folder: Path, role: str, module: str, action: str) -> dict[str, str]:
     """The environment for it. Each hit is a line of ``folder/hits``."""
     lines = "\n".join(" " * 8 + line for line in action.splitlines())
     hook = _HOOK.format(module=module, role=role, action=lines, mark=str(folder / "mark"), log=str(folder / "hits"))
     (folder / "sitecustomize.py").write_text(hook)
-    return {"PYTHONPATH": str(folder)}
+    return on_path(folder)
 
 
 def hits(folder: Path) -> int:

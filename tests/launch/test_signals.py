@@ -28,12 +28,6 @@ SMALL = {"name": "fine", "method": "resnet", "options": {"depth": 8}}
 STOPPED = "stopped; the same command continues"
 
 
-def _with_path(environment: dict[str, str]) -> dict[str, str]:
-    """Behind the hook: the tree that is tested."""
-    old = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], *([old] if old else [])])}
-
-
 def _group(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command in a process group of its own; returns when every process that has its streams is gone."""
     process = subprocess.Popen(
@@ -48,7 +42,7 @@ def _group(*command: object, **environment: str) -> subprocess.CompletedProcess[
 def test_an_interrupt_during_start_up_is_one_line(tmp_path: Path, module: str, times: int) -> None:
     config = write_quick(tmp_path, [SMALL])
     environment = arm(tmp_path, "parent", module, "\n".join([INTERRUPT] * times))
-    done = _group("bench", "run", config, "--out", tmp_path / "out", **_with_path(environment))
+    done = _group("bench", "run", config, "--out", tmp_path / "out", **environment)
     assert hits(tmp_path) == 1
     assert (done.returncode, done.stderr, done.stdout) == (130, STOPPED + "\n", "")
     assert not (tmp_path / "out").exists()
@@ -59,7 +53,7 @@ def test_an_interrupt_while_the_run_starts(tmp_path: Path, module: str) -> None:
     """From a terminal it reaches both processes; the run's ignores it and is told by its parent."""
     config = write_quick(tmp_path, [SMALL])
     environment = arm(tmp_path, "child", module, INTERRUPT_ALL)
-    done = _group("bench", "run", config, "--out", tmp_path / "out", "--no-report", **_with_path(environment))
+    done = _group("bench", "run", config, "--out", tmp_path / "out", "--no-report", **environment)
     assert hits(tmp_path) == 1
     assert done.returncode == 130
     lines = done.stderr.splitlines()
@@ -72,7 +66,7 @@ def test_an_interrupt_while_the_run_starts(tmp_path: Path, module: str) -> None:
 def test_an_interrupt_while_the_report_is_drawn(tmp_path: Path) -> None:
     config = write_quick(tmp_path, [SMALL])
     environment = arm(tmp_path, "parent", "bench.report.draw", INTERRUPT)
-    done = _group("bench", "run", config, "--out", tmp_path / "out", "--quiet", **_with_path(environment))
+    done = _group("bench", "run", config, "--out", tmp_path / "out", "--quiet", **environment)
     assert (done.returncode, done.stderr) == (130, STOPPED + "\n")
     assert statuses(tmp_path / "out")["fine"]["status"] == "done"
 
@@ -82,7 +76,7 @@ def test_a_run_whose_parent_is_killed_while_it_imports_dies(tmp_path: Path) -> N
     config = write_quick(tmp_path, [SMALL])
     out = tmp_path / "out"
     environment = arm(tmp_path, "child", "torch", KILL_PARENT)
-    done = _group("bench", "run", config, "--out", out, "--no-report", **_with_path(environment))
+    done = _group("bench", "run", config, "--out", out, "--no-report", **environment)
     assert (hits(tmp_path), done.returncode) == (1, -signal.SIGKILL)
     assert not (tmp_path / "mark").exists(), "it outlived its parent"
     assert statuses(out)["fine"]["status"] == "pending"
@@ -102,7 +96,7 @@ def test_a_rank_dies_with_its_torchrun(tmp_path: Path) -> None:
     start = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'bench', 'list', 'methods'])"
     process = subprocess.Popen(
         [sys.executable, "-c", start], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **_with_path(environment), "TORCHELASTIC_RUN_ID": "none"},
+        env={**os.environ, **environment, "TORCHELASTIC_RUN_ID": "none"},
     )  # fmt: skip
     out, error = process.communicate(timeout=120)
     assert (hits(tmp_path), process.returncode) == (1, -signal.SIGKILL)
@@ -114,7 +108,7 @@ def test_a_run_that_has_no_memory_to_begin_is_one_line(tmp_path: Path) -> None:
     config = write_quick(tmp_path, [SMALL])
     action = "raise ImportError('libtorch_cpu.so: failed to map segment from shared object')"
     environment = arm(tmp_path, "child", "torch", action)
-    done = _group("bench", "run", config, "--out", tmp_path / "out", "--no-report", **_with_path(environment))
+    done = _group("bench", "run", config, "--out", tmp_path / "out", "--no-report", **environment)
     assert done.returncode == 1
     reason = "out of memory: libtorch_cpu.so: failed to map segment from shared object"
     assert done.stderr.splitlines()[1:] == [f"[1/1] fine seed 0  failed: {reason}"]
