@@ -24,11 +24,12 @@ def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
     names = [unit.name for unit in method.units(network)]
     executed = method.execute(network, images, point)
     recorded = method.record(network, images)
+    counts = recorded.counts[0].expand(len(images), -1)  # one row if no gate decides
     gated = [names.index(f"block{k + 1}") for k in range(len(network.gates))]
     return {
         **values,
         "forms": {
-            "dense": (recorded.logits[0], recorded.counts[0][:, gated]),
+            "dense": (recorded.logits[0], counts[:, gated]),
             "executed": (executed.logits, executed.counts[:, gated]),
         },
         "margin": recorded.signals["gate_margin"][0].min() if network.gates else None,

@@ -159,7 +159,8 @@ def test_import_through_the_registry(released: dict[str, Tensor]) -> None:
     method, network = bench.import_official("skipnet", ARCH, released)
     assert not network.training
     decisions = method.record(network, random_batch(3).images)
-    assert torch.equal(decisions.logits[0], logits(network))
+    # without autograd the gates' products are grouped otherwise
+    torch.testing.assert_close(decisions.logits[0], logits(network), rtol=1e-5, atol=1e-6)
     assert decisions.counts.shape == (1, 3, len(method.units(network)))
 
 
