@@ -29,7 +29,7 @@ class LedgerRow(TypedDict, total=False):
     difference: float | None  # ours minus published, points
     macs_published: float | None
     macs: float | None
-    status: str  # within our interval, above it, below it, one seed, not measured
+    status: str  # within our interval, above it, below it, one seed, 2 seeds, not measured
     reason: str  # why ours may differ, or why there is none
 
 
@@ -77,6 +77,8 @@ def _row(name: str, label: str, published: dict[str, Any], lines: Sequence[dict[
     low, high = line["top1_lo"], line["top1_hi"]
     if line["n_seeds"] < 2:
         status = "one seed"
+    elif low is None:
+        status = f"{line['n_seeds']} seeds"  # too few for an interval over seeds
     else:
         status = "within our interval" if low <= published["top1"] <= high else (
             "ours is higher" if published["top1"] < low else "ours is lower")  # fmt: skip

@@ -37,6 +37,12 @@ def test_the_interval_over_seeds_decides(tmp_path: Path) -> None:
     assert rows[0]["n_seeds"] == 3
 
 
+def test_two_seeds_have_no_interval_to_compare_with(tmp_path: Path) -> None:
+    (row,) = ledger(tmp_path, {"resnet20": {"published": [published(50)]}}, seeds=(0, 1))
+    assert (row["status"], row["ours_lo"], row["ours_hi"], row["n_seeds"]) == ("2 seeds", None, None, 2)
+    assert row["difference"] == pytest.approx(row["ours"] - 50, abs=1e-4)
+
+
 def test_a_published_median_stands_beside_our_median(tmp_path: Path) -> None:
     more = {"resnet20": {"published": [published(80, statistic="median of 5"), published(80)]}}
     median, mean = ledger(tmp_path, more, seeds=(0, 1, 2))

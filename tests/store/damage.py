@@ -22,7 +22,7 @@ KINDS = ("truncated", "emptied", "flipped", "digit", "removed", "folder", "link"
 TABLES = ("results.csv", "summary.csv", "budgets.csv", "budget_summary.csv", "frontier.csv", "auc.csv", "verdicts.csv",
           "diagnostics/*.csv", "latency.csv")  # fmt: skip
 _FIGURES = (
-    "accuracy.draw_accuracy", "pareto.draw_pareto", "effects.draw_effects", "latency.draw_latency",
+    "accuracy.draw_accuracy", "pareto.draw_pareto", "effects_figure.draw_effects", "latency.draw_latency",
     "diagnostics.draw_diagnostics", "curves.draw_curves",
 )  # fmt: skip
 #: A command that waits for a pipe would wait for ever: it is broken off after this long (seconds).
