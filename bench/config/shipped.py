@@ -1,4 +1,4 @@
-"""The comparison files that come with the package, by name: ``quickstart``, ``skipnet/cifar10_resnet110``."""
+"""The comparison files that come with the package, by name: ``quickstart``, ``ablations/cifar10_dynamic_depth``."""
 
 from __future__ import annotations
 

@@ -149,6 +149,10 @@ class Outcomes:
         return cls(**{name: arrays[name] for name in _OUTCOMES})
 
 
+def _given(logits: Logits) -> Logits:
+    return logits
+
+
 _SIGNALS = ("indices", "prediction", "confidence", "margin", "entropy", "counts")
 _OUTCOMES = ("indices", "label", "hit", "hit5", "logp")
 
@@ -170,8 +174,9 @@ class DecisionRecord:
         if self.logits is not None and not np.array_equal(self.signals.indices, self.logits.indices):
             raise RunError("signals and logits are not of the same images; evaluate again")
         if self.logits is not None and self.signals.read_logits is None:
-            logits = self.logits
-            object.__setattr__(self, "signals", replace(self.signals, read_logits=lambda: logits))
+            # a function of the module: records of a part of the images travel between processes
+            read_logits = partial(_given, self.logits)
+            object.__setattr__(self, "signals", replace(self.signals, read_logits=read_logits))
 
     @property
     def points(self) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def test_the_combinations_are_run_and_their_effects_told(
     out = tmp_path / "out"
     assert main(["ablate", str(config), "--out", str(out), "--in-process", "--quiet", "--no-report"]) == 0
     printed = capsys.readouterr().out
-    assert "bootstrap interval over test images" in printed
+    assert "95 % normal interval over test images: these trained networks on new images" in printed
     assert "impossible" in printed
     with (out / "runs.csv").open() as file:
         statuses = {row["run"]: row for row in csv.DictReader(file)}

@@ -84,7 +84,9 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert main(["list", "datasets"]) == 0
     assert "fashion_mnist_mini" in capsys.readouterr().out
     assert main(["list", "configs"]) == 0
-    assert "configs/quickstart.yaml" in capsys.readouterr().out
+    assert "\nquickstart: " in capsys.readouterr().out
+    assert main(["list", "configs", "--folder", str(ROOT / "configs")]) == 0
+    assert "configs/quickstart.yaml: " in capsys.readouterr().out
     assert "no folder" in _fails(capsys, 2, "list", "configs", "--folder", "nowhere")
 
 

@@ -220,7 +220,7 @@ def test_page_lives_in_a_browser_without_a_console_error(page: Path, tmp_path: P
     assert found["oracle"] == 3
     assert found["shown"] == f"3 of {found['all']} rows"
     assert found["latex"].count("oracle") == 3
-    assert r"\begin{tabular}{lllrrrlrrrrrrrl}" in found["latex"]
+    assert r"\begin{tabular}{lllrrrrrrrrrrl}" in found["latex"]
     assert found["file"] == "results.csv"
     assert found["bytes"] > 200
     assert found["hidden"] is True
