@@ -69,7 +69,7 @@ def write_folder_file(folder: Path, runs: list[dict[str, object]] | None = None)
     return path
 
 
-def bench(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: object, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
     """``bench ...`` in a process of its own; a run draws nothing unless it is called run+report."""
     if arguments[0] == "run":
         arguments = (*arguments, "--no-report")
