@@ -19,7 +19,7 @@ in closed form. Each experiment draws everything anew and is judged by the funct
 tables with at least one false yes or no about methods. Methods have different numbers of seeds, spreads, near-ceiling
 accuracy, tiny test sets, a stage that the runs of one seed share, and families of two networks between which every seed
 chooses on a small validation part (bimodal budgets). ``--power``: share of true differences that are decided, one
-method as reference and three that are better by so many points, three budgets and the area.
+method as reference and three that are better by a fixed number of points, three budgets and the area.
 """
 
 from __future__ import annotations

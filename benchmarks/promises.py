@@ -75,7 +75,7 @@ def simulate(
 
 
 def allowed(delta: float, splits: int) -> float:
-    """delta and two standard errors of a share of so many splits."""
+    """delta plus two standard errors of a share of ``splits`` random splits."""
     return delta + 2 * (delta * (1 - delta) / splits) ** 0.5
 
 

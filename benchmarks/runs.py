@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _take(config: Path, runs: int, out: Path) -> tuple[float, float]:
-    """Seconds, wall and CPU, of a comparison of so many runs."""
+    """Seconds, wall and CPU, of a comparison with this number of runs."""
     seeds = ",".join(map(str, range(runs)))
     command = [sys.executable, "-m", "bench", "run", config, "--seeds", seeds, "--out", out, "--no-report", "--quiet"]
     before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

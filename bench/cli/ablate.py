@@ -40,6 +40,7 @@ def main(options: argparse.Namespace) -> int:
     code = run.main(options)
     if int(os.environ.get("RANK") or 0) != 0:
         return code  # under torchrun the first process writes and prints
+    # a dry run needs no results
     from bench.evaluate.effects import write_effects
     from bench.evaluate.results import read_results
 

@@ -47,6 +47,7 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 def _policies(options: argparse.Namespace) -> None:
+    # the other lists need no numpy
     from bench.evaluate.policies import policy_class, policy_names
 
     for name in policy_names():
@@ -60,6 +61,7 @@ def _policies(options: argparse.Namespace) -> None:
 
 
 def _datasets(options: argparse.Namespace) -> None:
+    # the other lists need no data sets
     from bench.data.catalog import DATASETS, DOOR, dataset_info
 
     for info in DATASETS.values():

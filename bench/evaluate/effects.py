@@ -244,7 +244,7 @@ def _estimate(results: Results, contrasts: Sequence[_Contrast]) -> dict[str, Any
     share = 1 / len(contrasts)
     networks = [[(share * w, run) for c in contrasts for w, run in c.of_seed(seed)] for seed in seeds]
     if not networks:
-        why = "no seed has all combinations of the other axes, so that there is no mean over them"
+        why = "no seed has all combinations of the other axes; a mean over them cannot be computed"
         return {"pairs": 0, "status": "no common seed", "reason": why}
     top1 = [sum(weight * _default(run)["top1"] for weight, run in terms) for terms in networks]
     macs = [sum(weight * _default(run)["macs"] for weight, run in terms) for terms in networks]

@@ -86,8 +86,8 @@ def t_interval(values: Sequence[float], level: float = 0.95, *, grain: float = 0
 def over_seeds_interval(
     percent: Sequence[float], images: int, level: float = 0.95, *, about: str = NEW_RUNS
 ) -> Interval | None:
-    """The t interval of accuracies in percent, one for each seed, measured on so many images; ends within 0 and 100.
-    None for fewer than three seeds."""
+    """The t interval of accuracies in percent, one for each seed, measured on ``images`` test images. It ends within 0
+    and 100. None for fewer than three seeds."""
     found = t_interval(percent, level, grain=100**2 * accuracy_grain(images))
     return None if found is None else replace(found, about=about).within(0.0, 100.0)
 

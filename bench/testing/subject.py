@@ -99,7 +99,7 @@ class Subject:
 def make_subject(cls: type[Method], name: str | None = None, config: MethodConfig | None = None) -> Subject:
     """The method with its small network, whose statistics are away from their defaults, which hide errors.
 
-    Raises ContractError where there is no such network.
+    Raises ContractError if there is no such network.
     """
     name = name or cls.__name__
     subject = Subject(name, None, None, None)  # type: ignore[arg-type]

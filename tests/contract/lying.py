@@ -275,7 +275,7 @@ LIES: dict[str, tuple[type[TwoExits], str]] = {
         "cannot be called 'hit'",
     ),
     "a gate that is not paid": (HandmadeGate, "parameter 'gate.weight' is used in evaluation but is in no unit"),
-    "a gate that is no unit": (FreeGate, "walk runs 'gate', which FreeGate.units does not name"),
+    "a gate that is not a unit": (FreeGate, "walk runs 'gate', which FreeGate.units does not name"),
     "an option that changes nothing": (changed(Config=IdleConfig), "option 'breadth_nobody_reads' changes nothing"),
     "no Config": (changed(Config=None), "Config: must be a class derived"),
 }

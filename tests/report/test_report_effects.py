@@ -134,7 +134,7 @@ def test_a_mean_over_combinations_without_a_common_seed_is_refused(tmp_path: Pat
     rows = effects(_results(runs))
     main = _pick(rows, kind="main", axis="x")
     assert main["status"] == "no common seed"
-    assert main["reason"] == "no seed has all combinations of the other axes, so that there is no mean over them"
+    assert main["reason"] == "no seed has all combinations of the other axes; a mean over them cannot be computed"
     assert main.get("top1_difference") is None
     parts = {row["others"]: row["seeds"] for row in rows if row["kind"] == "combination"}
     assert parts == {"y c": "0", "y d": "1"}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Decision:
     """What became of a question. weight: the share of alpha that it was tested at, 0 if it was not reached. adjusted:
-    its p-value adjusted for the whole graph, at most alpha where it is decided."""
+    its p-value adjusted for the whole graph, at most alpha if it is decided."""
 
     decided: bool
     weight: float

@@ -98,7 +98,7 @@ def verdict_rows(standings: Mapping[str, Sequence[Standing]], level: float, aske
 
 
 def count_pairs(contenders: int, against: str | None) -> int:
-    """How many pairs of so many contenders are compared."""
+    """The number of pairs of contenders that are compared."""
     return contenders * (contenders - 1) // 2 if against is None else contenders - 1
 
 
