@@ -96,6 +96,6 @@ def _print(rows: list[dict[str, Any]]) -> None:
     console.print()
     console.print(table)
     for meaning in filter(None, meanings):
-        console.print(f"interval: {meaning}; each by itself", markup=False, highlight=False)
+        console.print(f"interval: {meaning}; each by itself", markup=False, highlight=False, soft_wrap=True)
     for reason in dict.fromkeys(row["reason"] for row in rows if row.get("reason")):
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
