@@ -1,5 +1,6 @@
-"""Copy a results folder to keep: tables, figures, records and provenance, without weights and without the folders
-of the machine it was made on; then draw it anew.
+"""Copy a results folder to keep: tables, page, records and provenance, without weights and without the folders of the
+machine it was made on. The tables and the page are made anew; the figures are in the page, and `bench report` draws
+them as files again.
 
     python scripts/keep_results.py results/NAME results/reference/NAME
 """
@@ -41,6 +42,7 @@ def main() -> None:
         made.mkdir()
         _keep(source, made, comparison, config)
         draw(made)
+        shutil.rmtree(made / "plots")
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)
