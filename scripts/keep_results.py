@@ -67,7 +67,8 @@ def _keep(source: Path, target: Path, comparison: dict[str, Any], config: dict[s
             holder[key] = Path(holder[key]).name
     write_sealed_text(target / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     for run in comparison["runs"]:
-        _keep_run(source / run["folder"], target / run["folder"])
+        if (source / run["folder"]).is_dir():  # a comparison may be kept run by run
+            _keep_run(source / run["folder"], target / run["folder"])
 
 
 def _keep_run(source: Path, target: Path) -> None:

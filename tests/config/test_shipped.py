@@ -40,7 +40,7 @@ def test_kept_results_are_those_of_the_shipped_file(kept: Path) -> None:
 def test_kept_records_are_readable(kept: Path) -> None:
     """Also those of the first versions: the format was a list of one number then."""
     folders = [kept / entry["folder"] for entry in json.loads((kept / "comparison.json").read_text())["runs"]]
-    begun = [folder for folder in folders if (folder / "status.json").exists()]  # of a comparison that is kept run by run
+    begun = [folder for folder in folders if (folder / "status.json").exists()]  # kept run by run
     done = [folder for folder in begun if json.loads((folder / "status.json").read_text())["status"] == "done"]
     assert done
     for folder in done:
