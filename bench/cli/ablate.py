@@ -41,15 +41,16 @@ def main(options: argparse.Namespace) -> int:
     if int(os.environ.get("RANK") or 0) != 0:
         return code  # under torchrun the first process writes and prints
     # a dry run needs no results
-    from bench.evaluate.effects import write_effects
+    from bench.evaluate.columns import keep_table
+    from bench.evaluate.effects import COLUMNS, effects
+    from bench.evaluate.effects import NAME as TABLE
     from bench.evaluate.results import read_results
 
     results = read_results(output_folder(loaded))
-    table = write_effects(results, results.out)
+    rows = effects(results)
+    table = keep_table(results.out / TABLE, COLUMNS, rows)
     if table is not None:
-        from bench.evaluate.effects import effects
-
-        _print(effects(results))
+        _print(rows)
         print(f"table in {table}")
     return code
 

@@ -12,7 +12,7 @@ from bench.config.resolve import RunSpec
 from bench.launch.preflight import plan_runs
 
 if TYPE_CHECKING:
-    from bench.evaluate.results import Results
+    from bench.evaluate.analysis import Analysis
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,14 +49,14 @@ def output_folder(loaded: Loaded) -> Path:
     return Path(loaded.comparison.out or Path("results") / loaded.comparison.name)
 
 
-def show(results: Results) -> int:
+def show(analysis: Analysis) -> int:
     """Print the summary of what was drawn, then what is damaged; the exit code: 1 if anything is shown as failed."""
     from bench.report.summary import print_summary
 
-    print_summary(results.out, results=results)
-    for line in results.problems:
+    print_summary(analysis)
+    for line in analysis.results.problems:
         print(f"error: {line}", file=sys.stderr)
-    return 0 if results.whole else 1
+    return 0 if analysis.results.whole else 1
 
 
 def _seeds(text: str) -> list[int]:

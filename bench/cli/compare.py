@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> int:
         options.folders, out, reference=options.reference, budgets=_budgets(options.budgets), title=options.title,
         say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
-    return show(draw(out).read)
+    return show(draw(out).analysis)
 
 
 def _budgets(text: str | None) -> list[float | str] | None:

@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
     )
     from bench.report import draw
 
-    results = draw(out).read
+    results = draw(out).analysis.results
     _print(rows)
     print(f"table in {out / 'latency.csv'}")
     damaged = [*(run.reason for run in results.runs if run.damaged), *results.problems]

@@ -23,4 +23,4 @@ def main(options: argparse.Namespace) -> int:
         raise ConfigError("holds no results of a comparison (no comparison.json)", where=str(options.folder))
     from bench.report import draw
 
-    return show(draw(options.folder).read)
+    return show(draw(options.folder).analysis)

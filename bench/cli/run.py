@@ -70,10 +70,11 @@ def main(options: argparse.Namespace) -> int:
     if outcome.stopped_by is not None:
         say_stopped()
     if int(os.environ.get("RANK") or 0) == 0 and not options.no_report:
+        from bench.evaluate.analysis import Analysis
         from bench.evaluate.results import read_results
 
         with suppress(BrokenPipeError):  # | head: the runs went as they went
-            show(outcome.results or read_results(outcome.out))
+            show(outcome.analysis or Analysis(read_results(outcome.out)))
         if outcome.report_error:
             print(f"error: the report could not be drawn: {outcome.report_error}", file=sys.stderr)
     return outcome.exit_code

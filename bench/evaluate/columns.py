@@ -104,6 +104,15 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping
     write_text_atomic(path, buffer.getvalue())
 
 
+def keep_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Write a table that has rows; without any, remove the file of an earlier report. Returns what was written."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return None
+    write_table(path, columns, rows)
+    return path
+
+
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """Read rows with their types: None for an empty number. RunError where it is no such table."""
     try:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
-from bench.evaluate.columns import write_table
 from bench.evaluate.results import Results, RunResult
 from bench.evaluate.stats import (
     NEW_IMAGES,
@@ -32,7 +30,7 @@ from bench.evaluate.stats import (
     t_tail,
 )
 
-__all__ = ["COLUMNS", "NAME", "effects", "write_effects"]
+__all__ = ["COLUMNS", "NAME", "effects"]
 
 NAME = "effects.csv"
 
@@ -127,16 +125,6 @@ def effects(results: Results) -> list[dict[str, Any]]:
         rows += _interactions(results, family)
     _adjust(rows)
     return rows
-
-
-def write_effects(results: Results, out: Path) -> Path | None:
-    """Write ``effects.csv`` into a folder; without an ablation nothing is written and an old table removed."""
-    rows = effects(results)
-    if not rows:
-        (out / NAME).unlink(missing_ok=True)
-        return None
-    write_table(out / NAME, COLUMNS, rows)
-    return out / NAME
 
 
 # ---- runs by their levels ---------------------------------------------------------------------------

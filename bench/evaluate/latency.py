@@ -9,13 +9,16 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from bench.errors import RunError
 from bench.evaluate.columns import parse_number, write_table
 from bench.store.reading import Damaged, read_text
 from bench.store.sealed import read_sealed, write_sealed
 from bench.text import from_cell
+
+if TYPE_CHECKING:
+    from bench.evaluate.results import Results
 
 NAME = "latency.csv"
 #: The same rows with a checksum: what is read back.
@@ -59,6 +62,9 @@ _NUMBERS = frozenset({
 _EMPTY = frozenset({"setting", "memory_mib", "energy_mj", "agreement"})
 #: What was measured again replaces what was measured before.
 SAME = ("run", "seed", "batch", "device", "threads", "host_class")
+#: Times of different machines, devices or numbers of threads are never put together.
+SETUP = ("device", "host_class", "threads")
+_MEANS = ("macs", "ms_median", "ms_p95", "ms_per_image", "memory_mib", "energy_mj")
 
 
 def read_latency(out: Path) -> list[dict[str, Any]]:
@@ -139,3 +145,28 @@ def _parse(name: str, text: str | None) -> Any:
     if name in _NUMBERS:
         return parse_number(text)
     return from_cell(text)
+
+
+def mean_times(results: Results) -> list[dict[str, Any]]:
+    """Rows of latency.csv of the runs as they are now: means over seeds, the worst agreement; ``adaptive``: cost
+    depends on the image."""
+    current = {(run.run, run.seed): run for run in results.runs if run.done}
+    adaptive = {(run.run, row["policy"]) for run in results.runs for row in run.rows if row["adaptive"] == "yes"}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in results.times:
+        run = current.get((row["run"], row["seed"]))
+        if run is not None and run.run_id == row["run_id"]:
+            key = (*(row[name] for name in (*SETUP, "batch", "run", "policy", "point")), row["setting"])
+            groups.setdefault(key, []).append({**row, "label": run.label})
+    return [
+        {**same[0], **{name: _mean([row[name] for row in same]) for name in _MEANS},
+         "agreement": min((row["agreement"] for row in same if row["agreement"] is not None), default=None),
+         "adaptive": (same[0]["run"], same[0]["policy"]) in adaptive}
+        for same in groups.values()
+    ]  # fmt: skip
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of what was measured."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

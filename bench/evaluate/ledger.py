@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
-from bench.evaluate.columns import write_table
 from bench.evaluate.results import Results
 
 NAME = "ledger.csv"
@@ -47,16 +45,6 @@ def make_ledger(results: Results, lines: Sequence[dict[str, Any]]) -> list[dict[
         for published in runs[0].published:
             rows.append(_row(name, runs[0].label, published, [line for line in lines if line["run"] == name]))
     return rows
-
-
-def write_ledger(rows: Sequence[dict[str, Any]], out: Path) -> Path | None:
-    """Write ledger.csv; where nothing was published, none, and an old one goes."""
-    path = out / NAME
-    if not rows:
-        path.unlink(missing_ok=True)
-        return None
-    write_table(path, COLUMNS, rows)
-    return path
 
 
 def _row(name: str, label: str, published: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from bench.config.schema import Evaluate
 from bench.cost.table import CostTable
 from bench.errors import BenchError, CostError
 from bench.evaluate.columns import COLUMNS, INTEGERS, NUMBERS, read_rows
+from bench.evaluate.policies.base import Policy
 from bench.evaluate.policies.catalogue import known_policy, lacks_logits
+from bench.evaluate.policies.fitted import fit_policies
 from bench.evaluate.policies.points import Fixed
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.rows import make_rows
@@ -59,10 +62,15 @@ class Measured:
             and any(lacks_logits(kind, record.signals) for record in self.records.values())
         )  # fmt: skip
 
+    @cached_property
+    def policies(self) -> tuple[Policy, ...]:
+        """One object per operating point, fitted on the validation part once, whoever asks."""
+        return fit_policies(self.capabilities, self.evaluate, self.records, self.cost)
+
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the long table (``make_rows``)."""
         meta = {name: value for name, value in self.meta.items() if name != "evaluate"}
-        return make_rows(meta, self.records, self.cost, self.evaluate)
+        return make_rows(meta, self.records, self.cost, self.evaluate, self.policies)
 
 
 def read_measured(folder: Path, files: RunFiles | None = None) -> Measured | None:

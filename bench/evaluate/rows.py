@@ -5,7 +5,7 @@ No wall-clock time stands in a row: the same command gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from bench.errors import RunError
 from bench.evaluate.bounds import ORACLE, RANDOM, TEST_LABELS, RandomExit, oracle, random_exits
 from bench.evaluate.calibration import ece, nll
 from bench.evaluate.columns import COLUMNS, INTEGERS, LEGACY, NUMBERS, Row, read_rows, write_rows
-from bench.evaluate.policies import Choice, make_policies
-from bench.evaluate.policies.base import NOTHING, Promise, Risk
+from bench.evaluate.policies import Choice, Policy
+from bench.evaluate.policies.base import NOTHING, Promise
+from bench.evaluate.policies.fitted import fit_policies
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.stats import wilson
 
@@ -35,12 +36,14 @@ def make_rows(
     records: Mapping[str, DecisionRecord],
     cost: CostTable,
     evaluate: Evaluate,
+    policies: Sequence[Policy] | None = None,
 ) -> list[dict[str, Any]]:
     """All rows of one run and seed, the default operating point first.
 
     meta: what every row says of the run (columns of ``Row``) and ``capabilities``, the method's. records: by
     split; "test", and "val" where the protocol has a validation part: policies that choose are fitted on it.
-    cost: of the same units as the records. Raises RunError where these do not fit each other.
+    cost: of the same units as the records. policies: as ``fit_policies``
+    made them, if they are at hand. Raises RunError if these do not fit each other.
     """
     meta = dict(meta)
     capabilities = frozenset(meta.pop("capabilities", ()))
@@ -51,8 +54,6 @@ def make_rows(
     if val is not None and val.points != test.points:
         raise RunError("the validation and the test record are not of the same operating points")
     spent = _Spent(test, cost)
-    guide = val if val is not None else test
-    guide_macs = spent.mean_macs() if val is None else _Spent(val, cost).mean_macs()
     rows: list[dict[str, Any]] = []
 
     def add(policy: str, chosen_on: str, values: Mapping[str, Any]) -> None:
@@ -61,12 +62,7 @@ def make_rows(
             "split": "test", "n": test.n, "params": cost.total_params(), **values,
         })  # fmt: skip
 
-    for policy in make_policies(
-        capabilities, evaluate.policies, guide.signals, guide_macs, validation=val is not None,
-        risk=Risk(evaluate.risk, evaluate.delta),
-    ):  # fmt: skip
-        if val is not None and policy.chosen_on != NOTHING:
-            policy.fit(val.signals, val.outcomes)
+    for policy in fit_policies(capabilities, evaluate, records, cost) if policies is None else policies:
         point = policy.point_name(test.signals)
         choice = policy.apply(test.signals)
         values = _measure(test, choice, spent, evaluate.confidence_level)
@@ -96,11 +92,6 @@ class _Spent:
         self.columns = {
             name: np.stack([point[name] for point in points]) for name in cost.columns if name != "params"
         }
-
-    def mean_macs(self) -> np.ndarray:
-        """Mean MACs of each point, [P]."""
-        macs = self.columns["macs"]
-        return macs.astype(np.float64) if macs.ndim == 1 else macs.mean(axis=1)
 
     def of(self, choice: Choice) -> dict[str, np.ndarray]:
         """What each image costs under a choice, [N] per column."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from bench.evaluate.columns import write_table
 from bench.evaluate.results import Results, RunResult
 from bench.evaluate.speed import training_speed
 
@@ -38,13 +36,6 @@ def training_lines(results: Results, lines: Sequence[dict[str, Any]]) -> list[di
             **{fact: _median([facts[fact] for facts in known if fact in facts]) for fact in FACTS},
         })  # fmt: skip
     return found
-
-
-def write_training(results: Results, lines: Sequence[dict[str, Any]], out: Path) -> Path:
-    """Write training.csv into the folder ``out``; the same files give the same bytes. Raises RunError (disk)."""
-    path = Path(out) / NAME
-    write_table(path, COLUMNS, training_lines(results, lines))
-    return path
 
 
 def _facts(run: RunResult) -> dict[str, float]:

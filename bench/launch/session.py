@@ -34,7 +34,7 @@ from bench.launch.whole import Whole
 from bench.train.watch import Interrupted, Watch
 
 if TYPE_CHECKING:
-    from bench.evaluate.results import Results
+    from bench.evaluate.analysis import Analysis
 
 #: A run's process that was asked to stop is waited for this long (seconds), then killed.
 _GRACE = 10.0
@@ -42,14 +42,14 @@ _GRACE = 10.0
 
 @dataclass
 class Outcome:
-    """What became of a comparison: final status by run folder name, and the signal that ended it early. results: what
+    """What became of a comparison: final status by run folder name, and the signal that ended it early. analysis: what
     the report shows, None if none was drawn."""
 
     out: Path
     statuses: dict[str, str] = field(default_factory=dict)
     stopped_by: int | None = None
     report_error: str | None = None
-    results: Results | None = None
+    analysis: Analysis | None = None
 
     @property
     def exit_code(self) -> int:
@@ -58,7 +58,7 @@ class Outcome:
         if self.stopped_by is not None:
             return 128 + self.stopped_by
         good = all(status in ("done", "skipped") for status in self.statuses.values())
-        shown = self.results is None or self.results.whole
+        shown = self.analysis is None or self.analysis.results.whole
         return 0 if good and shown and self.report_error is None else 1
 
 
@@ -133,7 +133,7 @@ class Session:
 
         if outcome.stopped_by is None or any(s == "done" for s in outcome.statuses.values()):
             try:
-                outcome.results = draw(self.out).read
+                outcome.analysis = draw(self.out).analysis
             except BenchError as error:
                 outcome.report_error = one_line(error)
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.evaluate import latency
-from bench.evaluate.columns import write_rows, write_table
+from bench.config.comparing import parse_budget
+from bench.evaluate.analysis import Analysis
 from bench.evaluate.results import Results, read_results
-from bench.evaluate.seeds import COLUMNS, legacy_columns, summarise
+from bench.report.accuracy import draw_accuracy
+from bench.report.curves import draw_curves
+from bench.report.diagnostics import CAPTIONS, draw_diagnostics
+from bench.report.effects_figure import draw_effects
 from bench.report.fonts import font_note, legible
-from bench.store.runs_table import write_runs_table
+from bench.report.html import Page, draw_page
+from bench.report.latency import draw_latency
+from bench.report.page_tables import (
+    budgets_table,
+    effects_table,
+    latency_table,
+    ledger_table,
+    training_table,
+    verdicts_table,
+)
+from bench.report.pareto import draw_pareto
 
 #: Figures between the front and the diagnostics, by stem.
 _CAPTIONS = {
@@ -24,110 +34,68 @@ _CAPTIONS = {
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What was written. page: report.html. tables: further CSV files. plots: every figure in every format. read: what
-    it was drawn from."""
+    """What was written. analysis: what it was drawn from. page: report.html. tables: every CSV file. plots: every
+    figure in every format."""
 
-    read: Results
-    results: Path
-    summary: Path
+    analysis: Analysis
     page: Path
-    tables: list[Path] = field(default_factory=list)
-    plots: list[Path] = field(default_factory=list)
+    tables: list[Path]
+    plots: list[Path]
 
     def all(self) -> list[Path]:
-        return [self.results, self.summary, self.page, *self.tables, *self.plots]
+        return [self.page, *self.tables, *self.plots]
 
 
 def draw(out: Path) -> ReportFiles:
     """Write the tables (results.csv, summary.csv and those of the comparison), plots/ and report.html from the runs'
     files; the same files give the same bytes.
 
-    Raises RunError where the folder holds no comparison or cannot be written to.
+    Raises RunError if the folder holds no comparison or cannot be written to.
     """
-    from bench.report.html import NAME, draw_page
-
-    out = Path(out)
-    results = read_results(out)
-    lines = summarise(results)
-    files = ReportFiles(results, out / "results.csv", out / "summary.csv", out / NAME)
-    write_rows(files.results, results.rows)
-    write_table(files.summary, [*COLUMNS, *legacy_columns(lines)], lines)
-    files.tables.append(write_runs_table(out, _run_lines(results)))
-    if results.times:
-        write_table(out / latency.NAME, latency.COLUMNS, results.times)
-    page = _draw_parts(results, lines, files)
-    _remove_stale(out / "plots", files.plots)
-    draw_page(results, lines, files.plots, page)
-    return files
+    analysis = Analysis(read_results(Path(out)))
+    tables = analysis.write()
+    plots = _draw_figures(analysis)
+    _remove_stale(analysis.results.out / "plots", plots)
+    page = draw_page(analysis.results, analysis.summary, plots, _page(analysis))
+    return ReportFiles(analysis, page, tables, plots)
 
 
-def _run_lines(results: Results) -> list[dict[str, Any]]:
-    """Lines of runs.csv."""
-    return [
-        {**run.facts, "run": run.run, "seed": run.seed, "method": run.method, "run_id": run.run_id,
-         "status": run.status, "reason": run.reason, "folder": os.path.relpath(run.folder, results.out)}
-        for run in results.runs
-    ]  # fmt: skip
-
-
-def _draw_parts(results: Results, lines: Sequence[dict[str, Any]], files: ReportFiles):  # type: ignore[no-untyped-def]
-    """Tables and figures besides the results themselves; returns what the page needs to know of them."""
-    from bench.evaluate import ledger
-    from bench.evaluate.comparing import compare as comparing
-    from bench.evaluate.effects import effects, write_effects
-    from bench.evaluate.training import training_lines, write_training
-    from bench.report import diagnostics, pareto
-    from bench.report.accuracy import draw_accuracy
-    from bench.report.curves import draw_curves
-    from bench.report.effects_figure import draw_effects
-    from bench.report.html import Page
-    from bench.report.latency import draw_latency, over_seeds
-    from bench.report.page_tables import (
-        budgets_table,
-        effects_table,
-        latency_table,
-        ledger_table,
-        training_table,
-        verdicts_table,
-    )  # fmt: skip
-
-    out, plots = results.out, results.out / "plots"
-    compared = comparing.compare(results)
-    files.tables.extend(comparing.write_compared(compared, out))
-    rows = ledger.make_ledger(results, lines)
-    own = (ledger.write_ledger(rows, out), write_effects(results, out), write_training(results, lines, out))
-    files.tables.extend(path for path in own if path is not None)
-    found = diagnostics.write_diagnostics(results, out)
-    files.tables.extend(found.tables.values())
-
+def _draw_figures(analysis: Analysis) -> list[Path]:
+    results, folder = analysis.results, analysis.results.out / "plots"
     shown = legible(results)
-    alike = shown is results  # else what figures say of runs is made anew, with other labels
-    files.plots.extend(draw_accuracy(shown, lines if alike else summarise(shown), plots))
-    files.plots.extend(pareto.draw_pareto(shown, compared if alike else comparing.compare(shown), plots))
-    files.plots.extend(draw_effects(shown, plots))
-    files.plots.extend(draw_latency(shown, plots))
-    files.plots.extend(diagnostics.draw_diagnostics(shown, plots, found.diagnosis if alike else None))
-    files.plots.extend(draw_curves(shown, plots))
+    if shown is not results:  # what figures say of runs is made anew, with other labels
+        analysis = Analysis(shown)
+    return [
+        *draw_accuracy(shown, analysis.summary, folder),
+        *draw_pareto(shown, analysis.compared, folder),
+        *draw_effects(shown, analysis.effects, folder),
+        *draw_latency(shown, analysis.times, folder),
+        *draw_diagnostics(shown, analysis.diagnosis, folder),
+        *draw_curves(shown, folder),
+    ]
+
+
+def _page(analysis: Analysis) -> Page:
+    """What the page says besides the results."""
+    compared, results = analysis.compared, analysis.results
     said = " ".join([*_share_note(results), *compared.notes])
     return Page(
         tables=(
             budgets_table(compared.budget_summary, said),
             verdicts_table(compared.verdicts),
-            effects_table(effects(results)),
-            ledger_table(rows),
-            latency_table(over_seeds(results)),
-            training_table(training_lines(results, lines)),
+            effects_table(analysis.effects),
+            ledger_table(analysis.ledger),
+            latency_table(analysis.times),
+            training_table(analysis.training),
         ),
-        captions={**_CAPTIONS, **diagnostics.CAPTIONS},
-        warnings=[*found.warnings, *filter(None, [font_note(results)])],
+        captions={**_CAPTIONS, **CAPTIONS},
+        warnings=[*(warning.text for warning in analysis.diagnosis.warnings), *filter(None, [font_note(results)])],
         budgets=compared.budget_summary,
     )
 
 
 def _share_note(results: Results) -> list[str]:
     """What a budget without a unit is a share of."""
-    from bench.config.comparing import parse_budget
-
     shares = any(parse_budget(entry).unit == "relative" for entry in results.budgets)
     label = next((run.label for run in results.runs if run.run == results.reference), results.reference)
     return [f"A budget without a unit is a share of the cost of {label}."] if shares and label else []

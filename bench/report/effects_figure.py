@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.evaluate.effects import effects
 from bench.evaluate.results import Results
 from bench.report.fonts import text_of
 from bench.report.style import (
@@ -35,9 +34,9 @@ _ROW, _HEADING, _COST, _GAP, _NAMES = 0.2, 0.27, 1.35, 0.25, 2.7
 _SIZE, _NOTE = 7.5, 6.2
 
 
-def draw_effects(results: Results, folder: Path) -> list[Path]:
-    """Draw the effects into a folder, every format; nothing without an ablation that has numbers."""
-    rows = effects(results)
+def draw_effects(results: Results, rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw the effects into a folder, every format; nothing without an ablation that has numbers. rows:
+    ``effects(results)``."""
     if not any(row.get("top1_difference") is not None for row in rows):
         return []
     with styled(text_of(results)):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.evaluate.latency import SETUP
 from bench.evaluate.results import Results
 from bench.report.accuracy import are_steps
 from bench.report.fonts import text_of
@@ -37,50 +38,23 @@ NAME = "latency-vs-macs"
 
 #: Both axes are logarithmic where the dearest point costs so many times the cheapest.
 LOG_FROM = 6.0
-_SETUP = ("device", "host_class", "threads")
 _POINT = ("run", "policy", "point", "setting")
-_NUMBERS = ("macs", "ms_median", "ms_p95", "ms_per_image", "memory_mib", "energy_mj")
 _LEFT, _RIGHT, _BETWEEN, _HEIGHT = 0.6, 0.1, 0.55, 2.9
 
 
-def draw_latency(results: Results, folder: Path) -> list[Path]:
+def draw_latency(results: Results, rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Milliseconds per image against mean MACs, a panel per batch size and a row per machine, device and number of
-    threads. Nothing is drawn, and nothing returned, where nothing was measured."""
-    rows = over_seeds(results)
+    threads. rows: ``mean_times(results)``. Nothing is drawn, and nothing returned, if nothing was
+    measured."""
     if not rows:
         return []
     with styled(text_of(results)):
         return save_figure(latency_figure(results, rows), folder / NAME)
 
 
-def over_seeds(results: Results) -> list[dict[str, Any]]:
-    """Rows of latency.csv of the runs as they are now: means over seeds, the worst agreement; ``adaptive``: cost
-    depends on the image."""
-    current = {(run.run, run.seed): run for run in results.runs if run.done}
-    adaptive = {(run.run, row["policy"]) for run in results.runs for row in run.rows if row["adaptive"] == "yes"}
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in results.times:
-        run = current.get((row["run"], row["seed"]))
-        if run is not None and run.run_id == row["run_id"]:
-            key = (*(row[name] for name in (*_SETUP, "batch", "run", "policy", "point")), row["setting"])
-            groups.setdefault(key, []).append({**row, "label": run.label})
-    return [
-        {**same[0], **{name: _mean([row[name] for row in same]) for name in _NUMBERS},
-         "agreement": min((row["agreement"] for row in same if row["agreement"] is not None), default=None),
-         "adaptive": (same[0]["run"], same[0]["policy"]) in adaptive}
-        for same in groups.values()
-    ]  # fmt: skip
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Of what was measured."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def latency_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:
     """The figure, two columns wide."""
-    setups = list(dict.fromkeys(tuple(row[name] for name in _SETUP) for row in rows))
+    setups = list(dict.fromkeys(tuple(row[name] for name in SETUP) for row in rows))
     batches = sorted({row["batch"] for row in rows})
     own = looks(results)
     figure = new_figure(TWO_COLUMNS, 4)
@@ -116,7 +90,7 @@ def latency_figure(results: Results, rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _setup(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _SETUP)
+    return tuple(row[name] for name in SETUP)
 
 
 def _reference(results: Results, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

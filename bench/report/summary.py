@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.evaluate.results import Results, read_results
-from bench.evaluate.seeds import interval_over, summarise
-from bench.evaluate.training import FACTS, training_lines
+from bench.evaluate.analysis import Analysis
+from bench.evaluate.results import Results
+from bench.evaluate.seeds import interval_over
+from bench.evaluate.training import FACTS
 from bench.report.fonts import font_note
 from bench.report.style import format_macs
-from bench.report.summary_budgets import budget_table, gate_lines, verdict_lines
+from bench.report.summary_budgets import budget_table, verdict_lines
 from bench.text import terminal, words
 
 if TYPE_CHECKING:
@@ -39,16 +40,15 @@ _TRAINING: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 _COLOURS = {"done": "green", "skipped": "yellow", "pending": "yellow", "running": "yellow"}
 
 
-def print_summary(out: Path, console: Console | None = None, results: Results | None = None) -> None:
+def print_summary(analysis: Analysis, console: Console | None = None) -> None:
     """Print one line per run (its default operating point, mean over seeds), what went wrong, where files are.
 
     Where the terminal is wide enough and they are known: elementwise operations, and what a training step took.
-    Plain text without colours where the output is no terminal. results: of ``out``, where they were read already.
+    Plain text without colours where the output is no terminal.
     """
-    results = results if results is not None else read_results(Path(out))
+    results, lines = analysis.results, analysis.summary
     console = console or terminal(width=_UNKNOWN)
-    lines = summarise(results)
-    took = {line["run"]: {name: line[name] for name in FACTS} for line in training_lines(results, lines)}
+    took = {line["run"]: {name: line[name] for name in FACTS} for line in analysis.training}
     defaults = [{**_default(lines, run), **took[run]} for run in results.by_name()]
     table, parts = _widest(defaults, console)
     console.print()
@@ -56,11 +56,12 @@ def print_summary(out: Path, console: Console | None = None, results: Results | 
     console.print(table)
     for note in [*_notes(results, defaults, parts), *(_training_notes(defaults) if "training" in parts else ())]:
         console.print(note, markup=False, highlight=False)
-    budgets = budget_table(results.out, _box(console), console)
+    budgets = budget_table(analysis.compared.budget_summary, _box(console), console)
     if budgets is not None:
         console.print()
         console.print(budgets)
-    for line in [*verdict_lines(results.out), *gate_lines(results.out), *filter(None, [font_note(results)])]:
+    gates = [f"Warning: {warning.text}" for warning in analysis.diagnosis.warnings]
+    for line in [*verdict_lines(analysis.compared.verdicts), *gates, *filter(None, [font_note(results)])]:
         console.print(line, markup=False, highlight=False)
     files = _files(results.out)
     if files:

@@ -10,7 +10,7 @@ from synthetic_records import make_cost, make_record
 
 from bench.config.schema import Evaluate
 from bench.errors import RunError
-from bench.evaluate.comparing.choosing import choose, front, macs_of_points
+from bench.evaluate.comparing.choosing import choose, front
 from bench.evaluate.comparing.contenders import make_contender
 from bench.evaluate.comparing.static_cascade import (
     SHARES,
@@ -20,6 +20,7 @@ from bench.evaluate.comparing.static_cascade import (
     put_together,
 )
 from bench.evaluate.measured import Measured
+from bench.evaluate.policies.fitted import macs_of_points
 
 META = {"capabilities": [], "dataset": "d", "protocol_version": 1, "split_hash": "s"}
 MACS = {"small": 10, "middle": 25, "large": 40}

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from synthetic_results import FAMILIES, QUICK, write_results
 
-from bench.evaluate.comparing.compare import TABLES, Compared, compare, write_compared
-from bench.evaluate.latency import COLUMNS, write_latency
+from bench.evaluate.analysis import Analysis
+from bench.evaluate.comparing.compare import TABLES, Compared, compare
+from bench.evaluate.latency import COLUMNS, mean_times, write_latency
+from bench.evaluate.policies.base import Policy
+from bench.evaluate.policies.catalogue import POLICIES
+from bench.evaluate.record import Outcomes, Signals
 from bench.evaluate.results import read_results
-from bench.report.latency import over_seeds
+from bench.report import draw
+from bench.report.summary import print_summary
 
 BUDGETS = (0.5, 1.0, "25M", "60M")
 
@@ -218,7 +224,7 @@ def test_times_are_means_over_seeds_and_the_worst_agreement(tmp_path: Path) -> N
         for run, ms, mib, agreement in zip(runs, (1.0, 3.0), (4.0, None), (1.0, 0.9))
     ]  # fmt: skip
     write_latency(out, rows, [run.run_id for run in runs])
-    (row,) = over_seeds(read_results(out))
+    (row,) = mean_times(read_results(out))
     assert (row["ms_per_image"], row["ms_median"], row["ms_p95"]) == (2.0, 2.0, 4.0)
     assert (row["memory_mib"], row["energy_mj"], row["agreement"]) == (4.0, None, 0.9)
 
@@ -250,18 +256,21 @@ def test_no_verdict_between_different_test_images(tmp_path: Path) -> None:
 
 def test_tables_are_the_same_bytes_twice_and_go_when_empty(tmp_path: Path) -> None:
     found = compared(tmp_path, seeds=(0, 1))
-    written = write_compared(found, tmp_path)
-    assert [path.name for path in written] == [name for name, _, _ in TABLES]
-    before = {path.name: path.read_bytes() for path in written}
-    again = write_compared(compare(read_results(tmp_path)), tmp_path)
-    assert {path.name: path.read_bytes() for path in again} == before
+    names = {name for name, _, _ in TABLES}
+    written = Analysis(read_results(tmp_path)).write()
+    assert names <= {path.name for path in written}
+    before = {path: path.read_bytes() for path in written}
+    again = Analysis(read_results(tmp_path)).write()
+    assert {path: path.read_bytes() for path in again} == before
     for name, attribute, columns in TABLES:
         with open(tmp_path / name, newline="") as file:
             reader = csv.DictReader(file)
             assert tuple(reader.fieldnames or ()) == tuple(columns)
             assert len(list(reader)) == len(getattr(found, attribute))
         assert {key for row in getattr(found, attribute) for key in row} <= set(columns), name
-    assert write_compared(Compared(), tmp_path) == []
+    nothing = Analysis(read_results(tmp_path))
+    nothing.compared = Compared()
+    assert not names & {path.name for path in nothing.write()}
     assert not any((tmp_path / name).exists() for name, _, _ in TABLES)
 
 
@@ -273,3 +282,27 @@ def test_the_file_decides_the_level(tmp_path: Path, level: float) -> None:
     found = compare(read_results(out))
     assert all(row["interval"].startswith(f"{100 * level:g} %") for row in found.budgets)
     assert all(row["both_interval"].startswith(f"{100 * level:g} %") for row in found.verdicts if row.get("verdict"))
+
+
+def test_each_policy_is_fitted_once_per_run_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tables, figures and pages ask for it."""
+    out = write_results(tmp_path, FAMILIES, n=200, val=100, epochs=2, seeds=(0, 1), reference="resnet20",
+                        budgets=(0.5, 1.0))  # fmt: skip
+    fits: Counter[tuple[int, str, Any]] = Counter()
+
+    def count(kind: type[Policy]) -> None:
+        original = kind.fit
+
+        def fit(self: Policy, signals: Signals, outcomes: Outcomes) -> None:
+            fits[id(signals), self.name, self.setting] += 1
+            original(self, signals, outcomes)
+
+        monkeypatch.setattr(kind, "fit", fit)
+
+    for kind in {next(base for base in one.__mro__ if "fit" in vars(base)) for one in POLICIES.values()} - {Policy}:
+        count(kind)
+    monkeypatch.setattr("bench.report.style.FORMATS", ("svg",))
+    kept = draw(out).analysis  # keeps the signals alive, so that their ids are their own
+    print_summary(kept)
+    assert {name for _, name, _ in fits} >= {"budgeted", "cascade"}
+    assert set(fits.values()) == {1}

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from synthetic_results import FAMILIES, QUICK, gates, write_results
 
+from bench.evaluate.analysis import Analysis
 from bench.evaluate.diagnostics import TABLES
-from bench.evaluate.diagnostics.write import diagnose_results
+from bench.evaluate.diagnostics.results import FOLDER, diagnose_results
 from bench.evaluate.record import DecisionRecord
-from bench.evaluate.results import read_results
-from bench.report.diagnostics import CAPTIONS, FOLDER, draw_diagnostics, write_diagnostics
+from bench.evaluate.results import Results, read_results
+from bench.report.diagnostics import CAPTIONS, draw_diagnostics
 from bench.report.diagnostics.agreement import agreement_figure
 from bench.report.diagnostics.frame import MOST_RUNS, keep_runs, share_colours, thin, words_of
 from bench.report.diagnostics.payers import payers_figure, spread
@@ -49,40 +50,50 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_results(tmp_path_factory.mktemp("results"), MANY, seeds=(0, 1), n=400, val=200)
 
 
+def written(results: Results, out: Path) -> dict[str, Path]:
+    """The tables of the diagnostics in a folder of their own, by name."""
+    (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    analysis = Analysis(replace(results, out=out, runs=results.runs))
+    analysis.write()
+    return {path.stem: path for path in (out / FOLDER).glob("*.csv")}
+
+
 def words(figure) -> str:  # type: ignore[no-untyped-def]
     return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
 
 
 def test_every_table_has_its_columns_and_reads_back(folder: Path, tmp_path: Path) -> None:
-    found = write_diagnostics(read_results(folder), tmp_path)
-    assert set(found.tables) == set(TABLES)
-    assert {path.parent for path in found.tables.values()} == {tmp_path / FOLDER}
-    for name, path in found.tables.items():
+    found = written(read_results(folder), tmp_path)
+    diagnosis = diagnose_results(read_results(folder))
+    assert set(found) == set(TABLES)
+    for name, path in found.items():
         table = pd.read_csv(path)
         assert tuple(table.columns) == TABLES[name]
-        assert len(table) == len(found.diagnosis.tables[name]) > 0
-    usage = pd.read_csv(found.tables["usage"])
+        assert len(table) == len(diagnosis.tables[name]) > 0
+    usage = pd.read_csv(found["usage"])
     assert usage["share"].between(0, 1).all()
     exits = usage[(usage["kind"] == "exit") & (usage["class"] == "all")]
     assert np.allclose(exits.groupby(["run", "policy"])["share"].sum(), 1)
     assert set(usage["class_name"].dropna()) >= {"airplane", "truck"}
-    bins = pd.read_csv(found.tables["calibration"])
+    bins = pd.read_csv(found["calibration"])
     assert (bins.groupby(["run", "seed", "policy", "point"], dropna=False)["count"].sum() == 400).all()
-    assert [w.split(":")[0] for w in found.warnings] == ["Gated ResNet-20, seed 0", "Gated ResNet-20, seed 1"]
+    assert [w.text.split(":")[0] for w in diagnosis.warnings] == ["Gated ResNet-20, seed 0", "Gated ResNet-20, seed 1"]
 
 
 def test_the_same_records_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     for place in ("a", "b"):
         results = read_results(folder)
-        draw_diagnostics(results, tmp_path / place / "plots", write_diagnostics(results, tmp_path / place).diagnosis)
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+        written(results, tmp_path / place)
+        draw_diagnostics(results, diagnose_results(results), tmp_path / place / "plots")
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").glob("*/*.*"))
     assert len(files) == len(TABLES) + 3 * len(CAPTIONS)
     for path in files:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 
 
 def test_figures_are_written_with_captions_in_every_format(folder: Path, tmp_path: Path) -> None:
-    paths = draw_diagnostics(read_results(folder), tmp_path)
+    results = read_results(folder)
+    paths = draw_diagnostics(results, diagnose_results(results), tmp_path)
     assert [path.name for path in paths] == [f"{stem}.{kind}" for stem in CAPTIONS for kind in FORMATS]
     assert all(path.stat().st_size > 5000 for path in paths)
     for path in paths:
@@ -138,25 +149,26 @@ def test_figures_say_data_seeds_settings_and_what_is_left_out(folder: Path) -> N
 
 def test_published_protocol_has_no_mixture_and_says_so(tmp_path: Path) -> None:
     out = write_results(tmp_path, FAMILIES, n=200, protocol="published")
-    found = write_diagnostics(read_results(out), out)
+    results = read_results(out)
+    found, diagnosis = written(results, out), diagnose_results(results)
     assert "No mixture of operating points for Adaptive-depth ResNet-26, Early exits, Early exits, improved: " \
-           "no validation part to choose a setting on." in found.notes  # fmt: skip
-    usage = pd.read_csv(found.tables["usage"])
+           "no validation part to choose a setting on." in diagnosis.notes  # fmt: skip
+    usage = pd.read_csv(found["usage"])
     assert set(usage["run"]) == {"gated38"}
     with styled():
-        assert "No mixture of operating points" in words(reliability_figure(read_results(out), found.diagnosis))
+        assert "No mixture of operating points" in words(reliability_figure(results, diagnosis))
 
 
 def test_what_no_longer_holds_is_removed_and_the_rest_stays(folder: Path, tmp_path: Path) -> None:
     results = read_results(folder)
-    write_diagnostics(results, tmp_path)
-    draw_diagnostics(results, tmp_path / "plots")
+    written(results, tmp_path)
+    draw_diagnostics(results, diagnose_results(results), tmp_path / "plots")
     (tmp_path / "plots" / "usage-heatmap-mine.png").write_text("mine")
     plain = read_results(write_results(tmp_path / "plain", QUICK, n=200))
-    found = write_diagnostics(plain, tmp_path)
-    drawn = draw_diagnostics(plain, tmp_path / "plots")
+    found = written(plain, tmp_path)
+    drawn = draw_diagnostics(plain, diagnose_results(plain), tmp_path / "plots")
     assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {"calibration.csv", "calibration_summary.csv"}
-    assert set(found.tables) == {"calibration", "calibration_summary"}
+    assert set(found) == {"calibration", "calibration_summary"}
     assert {path.stem for path in drawn} == {"reliability"}
     left = {path.name for path in (tmp_path / "plots").iterdir()}
     assert left == {"usage-heatmap-mine.png", *(f"reliability.{kind}" for kind in FORMATS)}
@@ -167,16 +179,16 @@ def test_runs_that_failed_or_kept_no_records_are_passed_over(tmp_path: Path) -> 
     folder = out / json.loads((out / "comparison.json").read_text())["runs"][1]["folder"]
     for path in folder.glob("*.npz"):
         path.unlink()
-    found = write_diagnostics(read_results(out), out)
-    assert set(pd.read_csv(found.tables["calibration"])["run"]) == {"resnet20"}
-    assert found.notes == ["No decision records were kept of ResNet-14."]
+    found = written(read_results(out), out)
+    assert set(pd.read_csv(found["calibration"])["run"]) == {"resnet20"}
+    assert diagnose_results(read_results(out)).notes == ["No decision records were kept of ResNet-14."]
 
 
 def test_a_comparison_without_any_numbers_draws_nothing(tmp_path: Path) -> None:
     out = write_results(tmp_path, QUICK[:1], broken={("resnet8", 0): ("failed", "out of memory")})
     results = read_results(out)
-    assert write_diagnostics(results, out).tables == {}
-    assert draw_diagnostics(results, out / "plots") == []
+    assert written(results, out) == {}
+    assert draw_diagnostics(results, diagnose_results(results), out / "plots") == []
 
 
 @given(

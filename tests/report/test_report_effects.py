@@ -12,7 +12,8 @@ import pytest
 from synthetic_records import make_cost, make_record
 
 from bench.config.schema import Evaluate
-from bench.evaluate.effects import COLUMNS, effects, write_effects
+from bench.evaluate.columns import keep_table
+from bench.evaluate.effects import COLUMNS, NAME, effects
 from bench.evaluate.measured import Measured
 from bench.evaluate.record import DecisionRecord
 from bench.evaluate.results import Results, RunResult
@@ -138,7 +139,7 @@ def test_a_mean_over_combinations_without_a_common_seed_is_refused(tmp_path: Pat
     assert main.get("top1_difference") is None
     parts = {row["others"]: row["seeds"] for row in rows if row["kind"] == "combination"}
     assert parts == {"y c": "0", "y d": "1"}
-    assert draw_effects(_results(runs), tmp_path)
+    assert draw_effects(_results(runs), effects(_results(runs)), tmp_path)
 
 
 def test_two_seeds_have_both_values_and_p_is_adjusted_within_an_axis() -> None:
@@ -182,7 +183,7 @@ def test_levels_without_their_base_are_said(tmp_path: Path) -> None:
     row = _pick(effects(results), kind="main", axis="x")
     assert (row["status"], row["pairs"]) == ("missing", 0)
     assert "no run here that differs in x alone, with a" in row["reason"]
-    assert len(draw_effects(results, tmp_path)) == 3
+    assert len(draw_effects(results, effects(results), tmp_path)) == 3
 
 
 def test_a_mean_takes_the_same_seeds_of_every_pair() -> None:
@@ -201,17 +202,17 @@ def test_without_records_one_seed_has_no_interval() -> None:
 
 def test_the_table_is_written_and_removed(tmp_path: Path) -> None:
     results = _results(_grid(GRID), tmp_path)
-    path = write_effects(results, tmp_path)
+    path = keep_table(tmp_path / NAME, COLUMNS, effects(results))
     assert path is not None
     first = path.read_bytes()
-    write_effects(results, tmp_path)
+    keep_table(path, COLUMNS, effects(results))
     assert path.read_bytes() == first
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
     assert len(rows) == 2 + 4 + 1
     plain = [dataclasses.replace(run, base=None, factors={}) for run in results.runs]
-    assert write_effects(_results(plain), tmp_path) is None
+    assert keep_table(path, COLUMNS, effects(_results(plain))) is None
     assert not path.exists()
 
 
@@ -220,8 +221,8 @@ def test_the_figure_is_drawn(tmp_path: Path) -> None:
         dataclasses.replace(run, status="skipped", reason="no") if run.factors["x"] == "b" else run
         for run in _grid(GRID, family="a-run-with-a-name-that-is-much-too-long-for-the-room-there-is-beside-a-figure")
     ]
-    drawn = draw_effects(_results(runs), tmp_path)
+    drawn = draw_effects(_results(runs), effects(_results(runs)), tmp_path)
     assert sorted(path.suffix for path in drawn) == [".pdf", ".png", ".svg"]
     assert all(path.stat().st_size > 3000 for path in drawn)
     nothing = [dataclasses.replace(run, status="failed") for run in runs]
-    assert draw_effects(_results(nothing), tmp_path) == []
+    assert draw_effects(_results(nothing), effects(_results(nothing)), tmp_path) == []

@@ -12,6 +12,7 @@ import pytest
 from synthetic_results import QUICK, exits, gates, paths, write_results
 from test_report_effects import _results, _run
 
+from bench.evaluate.analysis import Analysis
 from bench.evaluate.effects import effects
 from bench.evaluate.results import Results, read_results
 from bench.evaluate.seeds import summarise
@@ -155,7 +156,7 @@ def test_without_a_font_the_names_of_runs_are_shown_and_it_is_said(
     assert "resnet8" in words
     assert HAN[0] not in words
     assert "No installed font has 2 of the labels' characters" in fonts.font_note(results)
-    print_summary(foreign)
+    print_summary(Analysis(read_results(foreign)))
     out = capsys.readouterr().out
     assert "No installed font has 2" in out
     assert f"{HAN} net" in out

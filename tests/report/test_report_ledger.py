@@ -10,7 +10,8 @@ from synthetic_results import FAMILIES, QUICK, write_results
 
 from bench.config.comparing import Published
 from bench.config.schema import Run
-from bench.evaluate.ledger import make_ledger, write_ledger
+from bench.evaluate.columns import keep_table
+from bench.evaluate.ledger import COLUMNS, NAME, make_ledger
 from bench.evaluate.results import read_results
 from bench.evaluate.seeds import summarise
 from bench.launch.folder import _compared
@@ -77,8 +78,8 @@ def test_what_a_file_says_reaches_the_ledger(tmp_path: Path) -> None:
 
 def test_the_table_comes_and_goes(tmp_path: Path) -> None:
     rows = ledger(tmp_path, {"resnet20": {"published": [published(80)]}})
-    path = write_ledger(rows, tmp_path)
+    path = keep_table(tmp_path / NAME, COLUMNS, rows)
     assert path is not None
     assert "A paper, table 1" in path.read_text()
-    assert write_ledger([], tmp_path) is None
+    assert keep_table(path, COLUMNS, []) is None
     assert not path.exists()

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from synthetic_results import FAMILIES, write_results
 
+from bench.evaluate.analysis import Analysis
 from bench.evaluate.comparing.frontier import auc_rows
 from bench.evaluate.results import read_results
 from bench.evaluate.seeds import summarise
@@ -32,7 +33,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def printed(out: Path, width: int = 100, encoding: str = "utf-8", terminal: bool = False) -> str:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    print_summary(out, Console(file=stream, width=width, force_terminal=terminal, legacy_windows=False))
+    console = Console(file=stream, width=width, force_terminal=terminal, legacy_windows=False)
+    print_summary(Analysis(read_results(out)), console)
     stream.flush()
     return stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
 

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 from synthetic_results import static, write_results
 
+from bench.evaluate.analysis import Analysis
 from bench.evaluate.results import read_results
-from bench.evaluate.seeds import summarise
 from bench.evaluate.speed import training_speed
-from bench.evaluate.training import COLUMNS, write_training
+from bench.evaluate.training import COLUMNS
 from bench.report.summary import print_summary
 
 NORMS = [(name, f"{name} norm", "resnet", [], static(40.6, skill), ["warm", "train"])
@@ -33,16 +33,16 @@ def _say(out: Path, **facts: Any) -> None:
 
 
 def _written(out: Path) -> list[dict[str, str]]:
-    results = read_results(out)
-    path = write_training(results, summarise(results), out)
-    first = path.read_bytes()
-    assert write_training(read_results(out), summarise(results), out).read_bytes() == first
+    Analysis(read_results(out)).write()
+    first = (out / "training.csv").read_bytes()
+    Analysis(read_results(out)).write()
+    assert (out / "training.csv").read_bytes() == first
     return list(csv.DictReader(io.StringIO(first.decode())))
 
 
 def _printed(out: Path, width: int) -> str:
     stream = io.StringIO()
-    print_summary(out, Console(file=stream, width=width))
+    print_summary(Analysis(read_results(out)), Console(file=stream, width=width))
     return stream.getvalue()
 
 
@@ -59,7 +59,7 @@ def test_one_line_per_run_with_accuracy_cost_and_training(norms: Path) -> None:
     rows = _written(norms)
     assert [row["run"] for row in rows] == ["batch", "online", "none"]
     assert list(rows[0]) == list(COLUMNS)
-    summary = {line["run"]: line for line in summarise(read_results(norms)) if line["default"] == "yes"}
+    summary = {line["run"]: line for line in Analysis(read_results(norms)).summary if line["default"] == "yes"}
     for row in rows:
         line = summary[row["run"]]
         for name in ("top1_mean", "top1_lo", "top1_hi", "macs_mean", "macs_elementwise_mean", "params"):

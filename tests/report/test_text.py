@@ -125,8 +125,9 @@ def test_the_command_line_in_an_ascii_locale(evil: Path, tmp_path: Path) -> None
                     "method: resnet, options: {depth: 8, nosuch残: 1}}\n", "utf-8")  # fmt: skip
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code = ("import sys\nfrom pathlib import Path\nfrom bench.text import guarded\n"
+            "from bench.evaluate.analysis import Analysis\nfrom bench.evaluate.results import read_results\n"
             "from bench.report.summary import print_summary\n"
-            "with guarded(): print_summary(Path(sys.argv[1]))\n")  # fmt: skip
+            "with guarded(): print_summary(Analysis(read_results(Path(sys.argv[1]))))\n")  # fmt: skip
     shown = subprocess.run([sys.executable, "-c", code, str(evil)], env=environment, capture_output=True, check=True)
     assert shown.stdout.isascii()
     assert b"\x1b" not in shown.stdout

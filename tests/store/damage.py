@@ -21,10 +21,7 @@ KINDS = ("truncated", "emptied", "flipped", "digit", "removed", "folder", "link"
 #: What is made of the runs' files and must be the same after any damage that is not named. No times.
 TABLES = ("results.csv", "summary.csv", "budgets.csv", "budget_summary.csv", "frontier.csv", "auc.csv", "verdicts.csv",
           "diagnostics/*.csv", "latency.csv")  # fmt: skip
-_FIGURES = (
-    "accuracy.draw_accuracy", "pareto.draw_pareto", "effects_figure.draw_effects", "latency.draw_latency",
-    "diagnostics.draw_diagnostics", "curves.draw_curves",
-)  # fmt: skip
+_FIGURES = ("draw_accuracy", "draw_pareto", "draw_effects", "draw_latency", "draw_diagnostics", "draw_curves")
 #: A command that waits for a pipe would wait for ever: it is broken off after this long (seconds).
 _FOREVER = 120
 
@@ -88,7 +85,7 @@ def call(made: Made, command: str, *more: str) -> Done:
     said = io.StringIO()
     with contextlib.ExitStack() as stack:
         for name in _FIGURES:
-            stack.enter_context(mock.patch(f"bench.report.{name}", return_value=[]))
+            stack.enter_context(mock.patch(f"bench.report.draw.{name}", return_value=[]))
         stack.enter_context(contextlib.redirect_stdout(said))
         stack.enter_context(contextlib.redirect_stderr(said))
         stack.enter_context(_not_for_ever())

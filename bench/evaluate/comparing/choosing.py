@@ -8,22 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.cost.table import CostTable
-from bench.evaluate.policies import Policy, make_policies
-from bench.evaluate.policies.base import DEFAULT_RISK, NOTHING, Risk
+from bench.evaluate.policies import Policy
+from bench.evaluate.policies.fitted import macs_of_points
 from bench.evaluate.record import DecisionRecord
 
 
 @dataclass(frozen=True)
 class Validated:
-    """One trained network as choosing sees it: its validation record, costs of its units, and which policies it is
-    asked for (``Evaluate.policies``), with which promises."""
+    """One trained network as choosing sees it: its validation record, costs of its units, and its policies, fitted on
+    that record."""
 
     run: str
-    capabilities: frozenset[str]
-    asked: tuple[str, ...]
+    policies: tuple[Policy, ...]
     record: DecisionRecord
     cost: CostTable
-    risk: Risk = DEFAULT_RISK
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,6 @@ class Scored:
         return float(np.quantile(self.macs, 0.95, method="inverted_cdf"))
 
 
-def macs_of_points(record: DecisionRecord, cost: CostTable) -> np.ndarray:
-    """MACs of each point, int64 [P], or [P, N] where they depend on the image."""
-    only = CostTable(cost.units, {"macs": cost.columns["macs"]})
-    signals = record.signals
-    return np.stack([only.cost(signals.counts[p])["macs"] for p in range(len(signals.points))])
-
-
 def score(rule: Policy, record: DecisionRecord, macs: np.ndarray) -> Scored:
     """Apply a fitted rule to a split. macs: ``macs_of_points`` of that split."""
     name = rule.point_name(record.signals)
@@ -83,17 +74,12 @@ def score(rule: Policy, record: DecisionRecord, macs: np.ndarray) -> Scored:
 
 
 def find_candidates(networks: Sequence[Validated]) -> list[Candidate]:
-    """Every operating point of every network, in file order, thresholds fitted: the rows of the long table."""
+    """Every operating point of every network, in file order: the rows of the long table."""
     found: list[Candidate] = []
     for network in networks:
         record = network.record
         macs = macs_of_points(record, network.cost)
-        mean = macs.astype(np.float64) if macs.ndim == 1 else macs.mean(axis=1)
-        for rule in make_policies(
-            network.capabilities, network.asked, record.signals, mean, validation=True, risk=network.risk
-        ):
-            if rule.chosen_on != NOTHING:
-                rule.fit(record.signals, record.outcomes)
+        for rule in network.policies:
             on_val = score(rule, record, macs)
             point = rule.point_name(record.signals)
             found.append(Candidate(

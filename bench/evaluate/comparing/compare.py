@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bench.config.comparing import ALL, AUC, AUC_RANGE, REFERENCE, parse_budget
-from bench.evaluate.columns import format_value, write_table
+from bench.evaluate.columns import format_value
 from bench.evaluate.comparing import budgets as at_budget
 from bench.evaluate.comparing import frontier, verdicts
 from bench.evaluate.comparing.budgets import Chosen, Latencies, Limit, Prices, mean
-from bench.evaluate.comparing.choosing import macs_of_points
 from bench.evaluate.comparing.contenders import NO_RECORDS, Contender, make_contender
 from bench.evaluate.comparing.verdicts import Standing
 from bench.evaluate.measured import Measured
+from bench.evaluate.policies.fitted import macs_of_points
 from bench.evaluate.results import Results, RunResult
 
 #: More comparisons than this are not made: adjusted for so many, next to nothing could be decided.
@@ -121,21 +120,6 @@ def _auc_range(results: Results) -> tuple[float, float] | str:
     low, high = (end.value * reference if isinstance(reference, float) and end.unit == "relative" else end.value
                  for end in ends)  # fmt: skip
     return (low, high) if low < high else f"its range does not grow ({low / 1e6:.4g}M to {high / 1e6:.4g}M MACs)"
-
-
-def write_compared(compared: Compared, out: Path) -> list[Path]:
-    """Write the tables that have rows into ``out`` and remove those of ours that no longer have; returns what was
-    written. The same rows give the same bytes."""
-    written = []
-    for name, attribute, columns in TABLES:
-        rows = getattr(compared, attribute)
-        path = Path(out) / name
-        if rows:
-            write_table(path, columns, rows)
-            written.append(path)
-        else:
-            path.unlink(missing_ok=True)
-    return written
 
 
 def _entrants(results: Results) -> dict[str, list[RunResult]]:

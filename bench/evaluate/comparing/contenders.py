@@ -15,11 +15,10 @@ from bench.evaluate.comparing.choosing import (
     Validated,
     find_candidates,
     front,
-    macs_of_points,
     score,
 )
 from bench.evaluate.measured import Measured
-from bench.evaluate.policies.base import Risk
+from bench.evaluate.policies.fitted import macs_of_points
 from bench.evaluate.policies.points import Fixed
 from bench.evaluate.record import DecisionRecord
 
@@ -130,9 +129,7 @@ def make_contender(
 def validated(run: str, measured: Measured) -> Validated:
     """What choosing may see of a run. It must have a validation record."""
     assert measured.val is not None
-    evaluate = measured.evaluate
-    risk = Risk(evaluate.risk, evaluate.delta)
-    return Validated(run, measured.capabilities, evaluate.policies, measured.val, measured.cost, risk)
+    return Validated(run, measured.policies, measured.val, measured.cost)
 
 
 def _is_plain(measured: Measured, runs: Mapping[str, Measured]) -> bool:

@@ -16,10 +16,11 @@ import numpy as np
 
 from bench.cost.table import CostTable
 from bench.errors import RunError
-from bench.evaluate.comparing.choosing import Candidate, macs_of_points
+from bench.evaluate.comparing.choosing import Candidate
 from bench.evaluate.comparing.contenders import Contender, Scorer, Trained
 from bench.evaluate.measured import Measured
 from bench.evaluate.policies.base import VALIDATION, Choice, Policy
+from bench.evaluate.policies.fitted import macs_of_points
 from bench.evaluate.record import DecisionRecord, Outcomes, Signals
 
 NAME = "static_cascade"

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.cost.table import CostTable
 from bench.evaluate.measured import Measured
-from bench.evaluate.policies import Choice, Policy, make_policies
-from bench.evaluate.policies.base import NOTHING, Risk
-from bench.evaluate.record import DecisionRecord, Signals
+from bench.evaluate.policies import Choice, Policy
+from bench.evaluate.policies.fitted import macs_of_points, mean_macs
+from bench.evaluate.record import DecisionRecord
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,12 @@ class Case:
     @cached_property
     def macs(self) -> np.ndarray:
         """Of every point, [P], or of every image at every point, [P, N]."""
-        return point_macs(self.test.signals, self.measured.cost)
+        return macs_of_points(self.test, self.measured.cost)
 
     @cached_property
     def order(self) -> np.ndarray:
         """Points from the cheapest to the dearest by mean cost, as indices; equal ones in the record's order."""
-        return np.argsort(_means(self.macs), kind="stable")
+        return np.argsort(mean_macs(self.macs), kind="stable")
 
     @cached_property
     def images(self) -> Hashable:
@@ -112,33 +111,19 @@ class Case:
         """Those of single points, and of each other policy the member with the setting to look at, fitted."""
         val = self.measured.val
         guide = self.test.signals if val is None else val.signals
-        macs = self.macs if val is None else point_macs(guide, self.measured.cost)
-        means = _means(macs)
-        made = make_policies(
-            self.measured.capabilities, self.measured.evaluate.policies, guide, means, validation=val is not None,
-            risk=Risk(self.measured.evaluate.risk, self.measured.evaluate.delta),
-        )  # fmt: skip
-        points = [policy for policy in made if policy.point_name(guide)]
-        for policy in points:
-            if policy.chosen_on != NOTHING and val is not None:
-                policy.fit(val.signals, val.outcomes)
+        macs = self.macs if val is None else macs_of_points(val, self.measured.cost)
+        means = mean_macs(macs)
+        points = [policy for policy in self.measured.policies if policy.point_name(guide)]
         middle = float(means.min() + means[0]) / 2
         nearest: dict[str, tuple[float, Policy]] = {}
-        for policy in made:
+        for policy in self.measured.policies:
             if policy.point_name(guide) or val is None:
                 continue
-            if policy.chosen_on != NOTHING:
-                policy.fit(val.signals, val.outcomes)
             cost = float(policy.apply(val.signals).spent(macs).sum()) / val.n
             off = abs(cost - middle)
             if policy.name not in nearest or off < nearest[policy.name][0]:
                 nearest[policy.name] = off, policy
         return points, [policy for _, policy in nearest.values()]
-
-
-def point_macs(signals: Signals, cost: CostTable) -> np.ndarray:
-    """MACs of every point, int64 [P], or of every image at every point, [P, N]."""
-    return cost.cost(signals.counts)["macs"]
 
 
 def over_seeds(values: Sequence[float] | np.ndarray, name: str) -> dict[str, float | None]:
@@ -171,7 +156,3 @@ def by_run(cases: Sequence[Case]) -> dict[str, list[Case]]:
     for case in cases:
         found.setdefault(case.run, []).append(case)
     return found
-
-
-def _means(macs: np.ndarray) -> np.ndarray:
-    return macs.astype(np.float64) if macs.ndim == 1 else macs.mean(axis=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.evaluate.diagnostics import Diagnosis
-from bench.evaluate.diagnostics.write import diagnose_results
 from bench.evaluate.results import Results
 from bench.report.diagnostics import agreement, payers, reliability, usage
 from bench.report.fonts import text_of
@@ -27,12 +26,8 @@ CAPTIONS: dict[str, str] = {
 }
 
 
-def draw_diagnostics(results: Results, folder: Path, diagnosis: Diagnosis | None = None) -> list[Path]:
-    """Draw what the records allow, PNG, SVG and PDF; figures of an earlier report that no longer hold are removed.
-
-    diagnosis: that of ``write_diagnostics``, where it is at hand; it is computed otherwise.
-    """
-    found = diagnose_results(results) if diagnosis is None else diagnosis
+def draw_diagnostics(results: Results, found: Diagnosis, folder: Path) -> list[Path]:
+    """Draw what the records allow, PNG, SVG and PDF; figures of an earlier report that no longer hold are removed."""
     paths: list[Path] = []
     for name, make in _FIGURES.items():
         with styled(text_of(results) + "".join(found.names)):
