@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config.load import Loaded, load_config
 from bench.launch.foresee import say_first
-from bench.launch.preflight import leave_out_impossible, plan_runs, require_data
+from bench.launch.preflight import leave_out_impossible, plan_runs, require_data, require_tracker_packages
 from bench.launch.session import Outcome, Session
 from bench.launch.whole import find_whole
 from bench.registry import method_class
@@ -43,6 +43,7 @@ def run(
     loaded = config if isinstance(config, Loaded) else load_config(config)
     specs = plan_runs(loaded)
     require_data(loaded)
+    require_tracker_packages(loaded)
     specs = leave_out_impossible(loaded, specs)
     folder = Path(out or loaded.comparison.out or Path("results") / loaded.comparison.name)
     say_first(loaded, specs, folder, retry=retry, fresh=fresh, quiet=quiet)

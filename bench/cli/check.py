@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder
-from bench.launch.preflight import leave_out_impossible, require_data
+from bench.launch.preflight import leave_out_impossible, require_data, require_tracker_packages
 
 NAME = "check"
 HELP = "find everything that can be known before training: keys, types, names, data, weights, costs, memory, lengths"
@@ -29,6 +29,7 @@ def main(options: argparse.Namespace) -> int:
     if options.config_only:
         return 0
     require_data(loaded)
+    require_tracker_packages(loaded)
     from bench.data import open_data
 
     bundle = open_data(comparison.data, protocol=comparison.protocol)

@@ -10,24 +10,26 @@ from bench.config.load import load_config
 from bench.config.shipped import SHIPPED, shipped_names
 from bench.errors import ConfigError
 from bench.registry import method_config, method_names
+from bench.track import tracker_class, tracker_names
 
 if TYPE_CHECKING:
     from bench.data.catalog import DatasetInfo
 
 NAME = "list"
-HELP = "list methods (with their options), policies, data sets or comparison files"
+HELP = "list methods (with their options), policies, data sets, trackers or comparison files"
 EXAMPLES = ("bench list methods", "bench list methods --options", "bench list policies",
-            "bench list datasets", "bench list configs")
+            "bench list datasets", "bench list trackers", "bench list configs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["methods", "policies", "datasets", "configs"])
+    parser.add_argument("what", choices=["methods", "policies", "datasets", "trackers", "configs"])
     parser.add_argument("--options", action="store_true", help="methods: show every option")
     parser.add_argument("--folder", type=Path, help="configs: list the files of this folder, not the shipped ones")
 
 
 def main(options: argparse.Namespace) -> int:
-    {"methods": _methods, "policies": _policies, "datasets": _datasets, "configs": _configs}[options.what](options)
+    {"methods": _methods, "policies": _policies, "datasets": _datasets, "trackers": _trackers,
+     "configs": _configs}[options.what](options)  # fmt: skip
     return 0
 
 
@@ -78,6 +80,14 @@ def _datasets(options: argparse.Namespace) -> None:
 def _dataset(info: DatasetInfo) -> None:
     classes = f"{info.num_classes} classes" if info.num_classes else "any number of classes"
     print(f"{info.name}: {info.description} ({classes})")
+
+
+def _trackers(options: argparse.Namespace) -> None:
+    for name in tracker_names():
+        try:
+            print(f"{name}: {tracker_class(name).help}")
+        except ConfigError as error:  # a broken plug-in must not hide the others
+            print(f"{name}: {error}")
 
 
 def _configs(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from bench.cli.common import add_config_arguments, add_verify_argument, load, output_folder, show
 from bench.errors import BenchError
-from bench.launch.preflight import leave_out_impossible, require_data
+from bench.launch.preflight import leave_out_impossible, require_data, require_tracker_packages
 from bench.launch.whole import find_whole, measure_given
 from bench.process import say_stopped
 
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     loaded, specs = load(options)
     require_data(loaded)
+    require_tracker_packages(loaded)
     specs = leave_out_impossible(loaded, specs)
     if options.eval_only:
         specs = measure_given(specs)

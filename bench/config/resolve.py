@@ -69,6 +69,7 @@ class RunSpec(Strict):
     evaluate_only: bool
     skip: str | None
     timeout_minutes: float | None
+    trackers: tuple[str, ...] = ()  # not part of the identity; specs of earlier versions have none
 
     @property
     def run_id(self) -> str:
@@ -157,6 +158,7 @@ def resolve(loaded: Loaded) -> list[RunSpec]:
                 device=comparison.device, threads=comparison.threads, deterministic=comparison.deterministic,
                 weights=weights, weights_sha256=weights_sha256, arch=run.arch,
                 evaluate_only=run.evaluate_only, skip=run.skip, timeout_minutes=comparison.timeout_minutes,
+                trackers=comparison.trackers,
             ))  # fmt: skip
     return specs
 

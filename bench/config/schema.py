@@ -329,6 +329,8 @@ class Comparison(Strict):
     deterministic: bool = Field(False, description="Only deterministic kernels on CUDA; slower.")
     out: str | None = Field(None, description="Folder of the results; default: results/<name>.")
     timeout_minutes: float | None = Field(None, gt=0, description="A run that takes longer is stopped: status timeout.")
+    trackers: tuple[str, ...] = Field((), description="Programs that are told how training goes and what came of it: "
+                                      "trackers of `bench list trackers`. They change no result.")
     reference: str | None = Field(None, description="The run whose cost is 1 where a budget is a share.")
     budgets: tuple[float | str, ...] = Field((), description="Limits on the mean cost of an image: 0.5 (of the "
                                              "reference run), '30M' or '1.2G' (MACs), '2.5ms' (where measured).")
@@ -344,10 +346,17 @@ class Comparison(Strict):
     def _sections(cls, value: Any) -> Any:
         return as_sections(value)
 
-    @field_validator("seeds", "runs", "budgets", "auc", mode="before")
+    @field_validator("seeds", "runs", "budgets", "auc", "trackers", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("trackers")
+    @classmethod
+    def _trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("duplicate tracker")
+        return value
 
     @field_validator("seeds")
     @classmethod

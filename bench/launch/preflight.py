@@ -9,10 +9,11 @@ from bench.config.resolve import RunSpec, resolve
 from bench.data.catalog import dataset_info, find_root, how_to_get, missing_files
 from bench.errors import ConfigError
 from bench.evaluate.policies import check_policies
+from bench.track import check_trackers, require_packages
 
 
 def plan_runs(loaded: Loaded) -> list[RunSpec]:
-    """The runs of a comparison, after its names have been checked: data set, policies, methods, options."""
+    """The runs of a comparison, after its names have been checked: data set, policies, trackers, methods, options."""
     try:
         dataset_info(loaded.comparison.data.name)
     except ConfigError as error:
@@ -21,6 +22,10 @@ def plan_runs(loaded: Loaded) -> list[RunSpec]:
         check_policies(loaded.comparison.evaluate.policies, loaded.comparison.protocol)
     except ConfigError as error:
         raise ConfigError(str(error), where=str(loaded.origin("evaluate", "policies"))) from None
+    try:
+        check_trackers(loaded.comparison.trackers)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=str(loaded.origin("trackers"))) from None
     return resolve(loaded)
 
 
@@ -42,3 +47,11 @@ def require_data(loaded: Loaded) -> None:
         advice = how_to_get(dataset_info(data.name))
         raise ConfigError(f"data set '{data.name}': missing {', '.join(missing[:2])}{more}; {advice}",
                           where=str(loaded.origin("data", "name")))  # fmt: skip
+
+
+def require_tracker_packages(loaded: Loaded) -> None:
+    """ConfigError where a tracker's own package is not installed."""
+    try:
+        require_packages(loaded.comparison.trackers)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=str(loaded.origin("trackers"))) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from bench.errors import BenchError, ConfigError, Diverged, RunError
 from bench.evaluate.collect import record_split
 from bench.evaluate.record import DecisionRecord, merge
 from bench.evaluate.rows import make_rows, write_rows
-from bench.files import UNWRITABLE, write_bytes_atomic, write_json_atomic, write_text_atomic
+from bench.files import UNWRITABLE, parse_json_lines, write_bytes_atomic, write_json_atomic, write_text_atomic
 from bench.launch.folder import RunFolder, host_class, one_line
 from bench.launch.stages import Trainer, load_given_weights
 from bench.launch.training_facts import training_facts
@@ -30,6 +30,7 @@ from bench.registry import method_class
 from bench.store.manifest import list_files
 from bench.store.reading import Damaged
 from bench.store.stage import read_metrics
+from bench.track import Tracking, track_run
 from bench.train.seeds import derive_seed, seed_everything
 from bench.train.watch import Interrupted, TimeIsUp, Watch
 from bench.train.world import World, join_world, lost_a_process
@@ -43,7 +44,7 @@ def execute_run(
     watch = watch or Watch(spec.timeout_minutes)
     folder = RunFolder(out, spec)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S"), _Clock(folder)
-    world = World()
+    world, tracking = World(), Tracking()
     try:
         device = pick_device(spec)
         world = join_world(device.type)
@@ -53,7 +54,8 @@ def execute_run(
             (folder.path / "traceback.txt").unlink(missing_ok=True)
             folder.set_status("running", started_at=started, torch=torch.__version__, processes=world.size,
                               python=sys.version.split()[0], host_class=host_class(device.type))  # fmt: skip
-        facts = _run(spec, folder, device, world, watch, quiet, clock)
+            tracking = track_run(spec, out, folder.path)
+        facts = _run(spec, folder, device, world, watch, quiet, clock, tracking)
     except Exception as error:
         status, reason = _status_of(error, world), one_line(error)
         if status == "interrupted" and not isinstance(error, Interrupted):
@@ -63,11 +65,14 @@ def execute_run(
             _try_to_write(folder.path / "traceback.txt", traceback.format_exc())
         if world.size == 1 or folder.status["status"] in ("running", "pending"):  # the first error says how it ended
             _try_to_set(folder, status, reason, wall_s=clock.wall_s)
+        tracking.close(status)
         if isinstance(error, Interrupted) or world.size > 1:
             raise
         return {"status": status, "reason": reason}
     if world.is_main:
-        return folder.set_status("done", **facts, wall_s=clock.wall_s)
+        done = folder.set_status("done", **facts, wall_s=clock.wall_s)
+        tracking.close("done")
+        return done
     return {"status": "done", "reason": None}
 
 
@@ -113,7 +118,8 @@ def _try_to_write(path: Path, text: str) -> None:
 
 
 def _run(
-    spec: RunSpec, folder: RunFolder, device: torch.device, world: World, watch: Watch, quiet: bool, clock: _Clock
+    spec: RunSpec, folder: RunFolder, device: torch.device, world: World, watch: Watch, quiet: bool, clock: _Clock,
+    tracking: Tracking,
 ) -> dict[str, Any]:
     configure_torch(spec)
     bundle = open_data(spec.data, protocol=spec.protocol)
@@ -137,14 +143,18 @@ def _run(
         return 100.0 * float(record(model, "val").outcomes.hit[0].mean())
 
     model, stage, keys = _network(spec, method, bundle, data, folder, device, world, watch, quiet, clock.store,
-                                  validate if bundle.counts.get("val") else None)  # fmt: skip
+                                  tracking.log, validate if bundle.counts.get("val") else None)  # fmt: skip
     with watch_breaks(watch):
         keep = spec.evaluate.keep_logits
         records = {split: record(model, split, keep) for split in ("val", "test") if bundle.counts.get(split)}
     if not world.is_main:
         return {}
     cost = count_units(method, model)
-    _store(spec, folder, method, stage, bundle, records, cost, device, keys)
+    curves = _curves(spec, folder, keys)
+    write_bytes_atomic(folder.path / "metrics.jsonl", curves)
+    for line in parse_json_lines(curves):  # of stages that were there already
+        tracking.log(line)
+    tracking.finish(_store(spec, folder, method, stage, bundle, records, cost, device))
     trained = [stage.resolve(of.recipe) for of in spec.stages for stage in method.stages() if stage.name == of.name]
     took = training_facts(method, trained, folder.path / "metrics.jsonl") if keys else {}
     return {**took, "split_hash": bundle.split_hash, "split_file": split_file, "counts": dict(bundle.counts),
@@ -177,10 +187,11 @@ class watch_breaks:
 
 def _network(
     spec: RunSpec, method: Method, bundle: DataBundle, data: Fingerprint, folder: RunFolder, device: torch.device,
-    world: World, watch: Watch, quiet: bool, saved: Callable[[], None], validate: Any,
+    world: World, watch: Watch, quiet: bool, saved: Callable[[], None],
+    log: Callable[[Mapping[str, Any]], None], validate: Any,
 ) -> tuple[nn.Module, RunStage, list[str]]:  # fmt: skip
     if not spec.evaluate_only:
-        trainer = Trainer(spec, method, bundle, data, folder.out, device, world, watch, quiet, validate, saved)
+        trainer = Trainer(spec, method, bundle, data, folder.out, device, world, watch, quiet, validate, saved, log)
         keys = list(trainer.keys().values())
         if world.is_main:
             folder.set_status("running", stages=keys)
@@ -193,20 +204,25 @@ def _network(
     return model.to(device).eval(), stage, []
 
 
-def _store(
-    spec: RunSpec, folder: RunFolder, method: Method, stage: RunStage, bundle: DataBundle,
-    records: dict[str, DecisionRecord], cost: CostTable, device: torch.device, keys: list[str],
-) -> None:  # fmt: skip
-    for split, record in records.items():
-        record.save(folder.path, split)
-    write_json_atomic(folder.path / "cost.json", cost.to_dict())
+def _curves(spec: RunSpec, folder: RunFolder, keys: list[str]) -> bytes:
+    """The training curves of these stages, as JSON lines."""
     curves = []
     for key in keys:
         try:
             curves.append(read_metrics(folder.out / "stages" / key))
         except Damaged as error:
             print(f"{error}; {spec.run} seed {spec.seed} has no training curve of this stage", file=sys.stderr)
-    write_bytes_atomic(folder.path / "metrics.jsonl", b"".join(curves))
+    return b"".join(curves)
+
+
+def _store(
+    spec: RunSpec, folder: RunFolder, method: Method, stage: RunStage, bundle: DataBundle,
+    records: dict[str, DecisionRecord], cost: CostTable, device: torch.device,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Write what was measured. Returns the rows."""
+    for split, record in records.items():
+        record.save(folder.path, split)
+    write_json_atomic(folder.path / "cost.json", cost.to_dict())
     meta = row_meta(spec)
     if bundle.num_classes != (bundle.info.num_classes or bundle.num_classes):
         meta["dataset"] = f"{spec.data.name} ({bundle.num_classes} classes)"
@@ -217,7 +233,9 @@ def _store(
         "host_class": host_class(device.type), "status": "done", "reason": "",
     }  # fmt: skip
     write_json_atomic(folder.path / "meta.json", meta)
-    write_rows(folder.path / "rows.csv", make_rows(meta, records, cost, spec.evaluate))
+    rows = make_rows(meta, records, cost, spec.evaluate)
+    write_rows(folder.path / "rows.csv", rows)
+    return rows
 
 
 def row_meta(spec: RunSpec) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Trainer:
     quiet: bool
     validate: Callable[[nn.Module], float] | None
     saved: Callable[[], None]
+    log: Callable[[Mapping[str, Any]], None]
 
     def keys(self) -> dict[str, str]:
         """The content address of every stage, by its name, in order."""
@@ -115,7 +116,7 @@ class Trainer:
                                             rank=self.world.rank, world=self.world.size),
             prepare=prepare, title=self._title(spec.name), world=self.world, watch=self.watch, quiet=self.quiet,
             validate=self.validate, validate_every=self.spec.evaluate.validate_every,
-            saved=self.saved,
+            saved=self.saved, log=self.log,
         )  # fmt: skip
         model = train_stage(job)
         if self.world.is_main:

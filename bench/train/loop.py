@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,7 @@ class TrainLoader(Protocol):
 @dataclass
 class StageJob:
     """One stage of one run and all it needs. ``prepare`` is called once, with the fresh network; ``saved`` after each
-    checkpoint, by the process that writes it."""
+    checkpoint and ``log`` with each line of the training curve, by the process that writes them."""
 
     method: Method
     stage: RunStage
@@ -65,6 +65,7 @@ class StageJob:
     validate: Callable[[nn.Module], float] | None = None
     validate_every: int | None = None
     saved: Callable[[], None] = lambda: None
+    log: Callable[[Mapping[str, Any]], None] = lambda line: None
 
     @property
     def recipe(self) -> Recipe:
@@ -122,6 +123,8 @@ class _Training:
         else:
             self._restore(saved)
         self._write_curve()
+        for line in self.curve if self.world.is_main else ():
+            job.log(line)
 
     def _wrap(self, step: TrainStep) -> nn.Module:
         module: nn.Module = step
@@ -231,6 +234,7 @@ class _Training:
         self.curve.append({**line, **means})
         if self.world.is_main:
             append_text(self.job.folder / "metrics.jsonl", json.dumps(self.curve[-1]) + "\n")
+            self.job.log(self.curve[-1])
             progress.epoch(epoch, self.epochs, means, rate)
         due = self.world.share(time.monotonic() - self.saved_at > _PAUSE)
         if self._asked_to_save or (self.recipe.checkpoint_every is None and not last and due):

@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import doors, registry
 from bench.data import catalog
 from bench.evaluate.policies import catalogue
+from bench.track import catalogue as trackers
 
 
 def make_package(folder: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str) -> Path:
@@ -45,5 +46,6 @@ def on_path(*folders: Path) -> Iterator[None]:
 def forget() -> None:
     """What was looked up is looked up again."""
     importlib.invalidate_caches()
-    for cached in (doors._entries, registry._entries, catalogue._foreign, catalogue.known_policy, catalog._foreign):
+    for cached in (doors._entries, registry._entries, catalogue._foreign, catalogue.known_policy, catalog._foreign,
+                   trackers._foreign):
         cached.cache_clear()
