@@ -16,6 +16,7 @@ from bench.cli import (
     import_,
     latency,
     list_,
+    new,
     report,
     run,
     schema,
@@ -23,7 +24,8 @@ from bench.cli import (
 )
 
 #: One module per command: NAME, HELP, EXAMPLES, add_arguments(parser), main(options) -> exit code.
-COMMANDS = (run, check, list_, explain, report, compare, ablate, latency, cost, test, import_, export, data, schema)
+COMMANDS = (run, check, list_, explain, report, compare, ablate, latency, cost, test, new, import_, export, data,
+            schema)  # fmt: skip
 
 DESCRIPTION = """Benchmark dynamic-depth image classifiers: which network gives more accuracy for the same
 compute, by how much, and whether that is more than noise."""
