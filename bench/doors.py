@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 
 from bench.errors import ConfigError
-from bench.registry import did_you_mean
+from bench.registry import did_you_mean, registered
 
 __all__ = ["DATASETS", "POLICIES", "TRACKERS", "Door"]
 
@@ -32,12 +30,12 @@ class Door:
 
     def names(self) -> list[str]:
         """What other packages register, sorted; nothing is imported."""
-        return sorted(_entries(self.group))
+        return sorted(registered(self.group))
 
     def load(self, name: str) -> object:
         """What a name stands for. ConfigError in one line if there is none, several packages claim it, or it cannot be
         imported."""
-        entries = _entries(self.group).get(name, ())
+        entries = registered(self.group).get(name, ())
         if not entries:
             known = [*self.ours, *self.names()]
             raise ConfigError(f"unknown {self.noun} '{name}'{did_you_mean(name, known)}", where=self.where)
@@ -54,21 +52,10 @@ class Door:
 
     def wrong(self, name: str, why: str) -> ConfigError:
         """The one line about a plug-in that cannot be used."""
-        entry = _entries(self.group)[name][0]
+        entry = registered(self.group)[name][0]
         return ConfigError(f"{self.noun} '{name}' ({entry.value}): {why}", where=self.where)
 
 
 def in_one_line(error: BaseException) -> str:
     """'ValueError: what it says', cut to a length that a line has room for."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(": ")
-
-
-@cache
-def _entries(group: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """Name -> the different objects that packages register for it."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in entry_points(group=group):
-        known = found.get(entry.name, ())
-        if entry.value not in [one.value for one in known]:
-            found[entry.name] = (*known, entry)
-    return found

@@ -1,7 +1,7 @@
 """Names -> objects through entry points, resolved on first use.
 
-Importing this module imports no method: a broken optional method breaks only itself. Two installed
-packages that claim the same name are an error that names both.
+Importing this module imports no method: a broken optional method breaks only itself. If two installed packages claim
+the same name, whoever asks for it gets an error that names both.
 
 An entry of ``bench.methods`` names a method's options, a module that does not import torch, so that a configuration
 is checked at once; they name the class that does the work. It may also name that class itself.
@@ -36,29 +36,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @cache
-def _entries(group: str) -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+def registered(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """Name -> the different objects that packages register for it in a group of entry points."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=group):
-        other = found.setdefault(entry.name, entry)
-        if other.value != entry.value:
-            raise ConfigError(f"two packages register '{entry.name}': {other.value} and {entry.value}")
-    if group == METHODS:  # what is installed may be older than this file: options had a group of their own once
-        found |= {entry.name: entry for entry in entry_points(group="bench.method_configs") if entry.name in found}
+        known = found.get(entry.name, ())
+        if entry.value not in [one.value for one in known]:
+            found[entry.name] = (*known, entry)
     return found
 
 
 def method_names() -> list[str]:
     """All registered methods, sorted, without importing any."""
-    return sorted(_entries(METHODS))
+    return sorted(registered(METHODS))
 
 
 def method_class(name: str) -> type[Method]:
     """The class of a method. Imports it, and with it torch."""
     from bench.method import Method
 
-    entry, config = _entries(METHODS).get(name), _load(METHODS, name)
-    loaded = config
-    if _is_config(config) and entry is not None:
+    entry = _entry(name)
+    config = loaded = _import(entry)
+    if _is_config(config):
         entry = EntryPoint(name, _class_of(name, config), METHODS)
         loaded = _import(entry)
         if getattr(loaded, "Config", None) is not config:
@@ -68,14 +67,14 @@ def method_class(name: str) -> type[Method]:
         raise ConfigError(f"method '{name}' is registered as {loaded!r}, which is neither a bench.method.Method nor "
                           "the options of one")  # fmt: skip
     left = sorted(getattr(loaded, "__abstractmethods__", ()))
-    if left and entry is not None:
+    if left:
         raise ConfigError(f"method '{name}' ({entry.value}) does not define {', '.join(left)}")
     return loaded
 
 
 def method_config(name: str) -> type[MethodConfig]:
     """The options of a method; without importing torch if they are what is registered."""
-    found = _load(METHODS, name)
+    found = _import(_entry(name))
     config = found if _is_config(found) else getattr(method_class(name), "Config", None)
     if not _is_config(config):
         raise ConfigError(f"method '{name}': Config must be a class derived from bench.config.schema.MethodConfig, "
@@ -85,8 +84,8 @@ def method_config(name: str) -> type[MethodConfig]:
 
 def distribution_of(name: str) -> str:
     """The installed package that a method is from, with its version: 'depthbench 0.1.0'; '' for an unknown one."""
-    found = _entries(METHODS).get(name)
-    dist = found.dist if found is not None else None
+    found = registered(METHODS).get(name)
+    dist = found[0].dist if found else None
     return f"{dist.name} {dist.version}" if dist is not None else ""
 
 
@@ -104,11 +103,14 @@ def _class_of(name: str, config: type[MethodConfig]) -> str:
     return config.method_class
 
 
-def _load(group: str, name: str) -> object:
-    entries = _entries(group)
+def _entry(name: str) -> EntryPoint:
+    entries = registered(METHODS)
     if name not in entries:
         raise ConfigError(f"unknown method '{name}'{did_you_mean(name, entries)}")
-    return _import(entries[name])
+    first, *others = entries[name]
+    if others:
+        raise ConfigError(f"method '{name}' ({first.value}): another package registers it too: {others[0].value}")
+    return first
 
 
 def _import(entry: EntryPoint) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.config.schema import Comparison, Recipe
+from bench.errors import ConfigError
 from bench.registry import method_config, method_names
 
 
@@ -28,7 +29,11 @@ def comparison_schema() -> dict[str, Any]:
     run["properties"]["stages"]["additionalProperties"] = {"$ref": "#/$defs/RecipeChange"}
     rules = []
     for name in method_names():
-        options = method_config(name).model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        try:
+            config = method_config(name)
+        except ConfigError:  # a broken plug-in must not hide the others
+            continue
+        options = config.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
         for inner, value in options.pop("$defs", {}).items():
             definitions[f"{name}.{inner}"] = value
         definitions[f"{name}.options"] = options

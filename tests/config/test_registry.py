@@ -12,6 +12,7 @@ import pytest
 from torch import nn
 
 from bench import registry
+from bench.config.json_schema import comparison_schema
 from bench.config.schema import MethodConfig
 from bench.errors import ConfigError
 from bench.method import Method, RunStage
@@ -63,10 +64,10 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         found = {f"bench.{group}": [EntryPoint(name, value, f"bench.{group}") for name, value in entries]
                  for group, entries in groups.items()}  # fmt: skip
         monkeypatch.setattr(registry, "entry_points", lambda group: found.get(group, []))
-        registry._entries.cache_clear()
+        registry.registered.cache_clear()
 
     yield put
-    registry._entries.cache_clear()
+    registry.registered.cache_clear()
 
 
 @pytest.mark.parametrize(("value", "config", "cls"), [
@@ -79,13 +80,6 @@ def test_one_entry_names_the_options_or_the_class(register, value, config, cls) 
     assert registry.method_names() == ["mine"]
     assert registry.method_config("mine") is config
     assert registry.method_class("mine") is cls
-
-
-def test_installed_metadata_may_be_older_than_the_code(register) -> None:
-    register(methods=[("mine", "theirs:WithNamed")], method_configs=[("mine", "theirs:Named"), ("odd", "theirs:Plain")])
-    assert registry.method_names() == ["mine"]
-    assert registry.method_config("mine") is Named
-    assert registry.method_class("mine") is WithNamed
 
 
 @pytest.mark.parametrize(("value", "words"), [
@@ -103,7 +97,21 @@ def test_a_wrong_entry_is_one_line(register, value: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_two_packages_with_one_name(register) -> None:
-    register(methods=[("mine", "theirs:Named"), ("mine", "theirs:WithPlain")])
-    with pytest.raises(ConfigError, match="two packages register 'mine': theirs:Named and theirs:WithPlain"):
-        registry.method_names()
+def test_two_packages_with_one_name_stop_only_its_users(register) -> None:
+    register(methods=[("mine", "theirs:Named"), ("mine", "theirs:WithPlain"), ("sound", "theirs:Named")])
+    assert registry.method_names() == ["mine", "sound"]
+    for look in (registry.method_config, registry.method_class):
+        with pytest.raises(ConfigError) as caught:
+            look("mine")
+        assert str(caught.value) == "method 'mine' (theirs:Named): another package registers it too: theirs:WithPlain"
+    assert registry.method_class("sound") is WithNamed
+
+
+def test_one_object_that_is_registered_twice_is_one(register) -> None:
+    register(methods=[("mine", "theirs:Named"), ("mine", "theirs:Named")])
+    assert registry.method_class("mine") is WithNamed
+
+
+def test_the_schema_leaves_out_what_cannot_be_loaded(register) -> None:
+    register(methods=[("mine", "theirs:Named"), ("mine", "theirs:WithPlain"), ("sound", "theirs:Named")])
+    assert comparison_schema()["$defs"]["Run"]["properties"]["method"]["examples"] == ["sound"]

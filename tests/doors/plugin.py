@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import doors, registry
+from bench import registry
 from bench.data import catalog
 from bench.evaluate.policies import catalogue
 from bench.track import catalogue as trackers
@@ -46,6 +46,6 @@ def on_path(*folders: Path) -> Iterator[None]:
 def forget() -> None:
     """What was looked up is looked up again."""
     importlib.invalidate_caches()
-    for cached in (doors._entries, registry._entries, catalogue._foreign, catalogue.known_policy, catalog._foreign,
+    for cached in (registry.registered, catalogue._foreign, catalogue.known_policy, catalog._foreign,
                    trackers._foreign):
         cached.cache_clear()

@@ -145,10 +145,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(CONTRACT))
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registry._entries.cache_clear()
+    registry.registered.cache_clear()
     yield folder
     monkeypatch.undo()
-    registry._entries.cache_clear()
+    registry.registered.cache_clear()
 
 
 def test_methods_of_other_packages_are_checked_once(
