@@ -32,8 +32,8 @@ from methods.imta_msdnet.export import ExitNet, exit_constructor, export_exit
 from methods.imta_msdnet.geometry import Cell, exit_cells, kept_after
 from methods.imta_msdnet.isc import IMTANet
 from methods.imta_msdnet.network import MSDNet, half, scale_sizes
-from methods.imta_msdnet.ofa import one_for_all_loss
 from methods.imta_msdnet.weights import from_published, is_imta, to_published
+from methods.techniques.ofa import one_for_all_loss
 
 __all__ = ["IMTAMSDNet"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, cat, nn
 from baselines.norms.factory import NormLayer, norm_layer
 from bench.walking import as_unit
 from methods.imta_msdnet.config import IMTAMSDNetConfig
-from methods.imta_msdnet.ge import GradientEquilibrium
 from methods.imta_msdnet.geometry import Geometry, Layer, cell_name
+from methods.techniques.ge import GradientEquilibrium
 
 __all__ = ["MSDNet", "Trunk", "half", "scale_sizes", "stem_kind"]
 

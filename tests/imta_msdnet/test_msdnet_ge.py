@@ -12,7 +12,7 @@ from msdnet_helpers import SMALL, built, parameters_of, random_batch, small_opti
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.imta_msdnet.ge import GradientEquilibrium, scale_gradient
+from methods.techniques.ge import GradientEquilibrium, scale_gradient
 
 OFF = {"isc": "none", "ofa": "none"}
 

@@ -14,7 +14,7 @@ from bench.config.schema import Recipe
 from bench.train.step import TrainStep
 from methods.imta_msdnet.isc import Collaboration
 from methods.imta_msdnet.method import IMTAMSDNet
-from methods.imta_msdnet.ofa import distillation_loss, one_for_all_loss
+from methods.techniques.ofa import distillation_loss, one_for_all_loss
 
 
 def logits_of(exits: int = 4, batch: int = 5, classes: int = 10, seed: int = 0) -> list[torch.Tensor]:

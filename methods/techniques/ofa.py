@@ -58,12 +58,15 @@ def one_for_all_loss(
     weight: float,
     temperature: float = 1.0,
     reduction: Literal["class_mean", "batch_mean"] = "batch_mean",
+    exit_weights: Sequence[float] | None = None,
 ) -> OneForAll:
     """The loss above. logits: [B, C] of every exit, the last one last. teacher: logits [B, C], detached here.
-    hard_loss: logits -> scalar on the labels, so label smoothing and mixed targets stay the caller's."""
+    hard_loss: logits -> scalar on the labels, so label smoothing and mixed targets stay the caller's.
+    exit_weights: what each exit's part of the sum is multiplied by; None: 1."""
     hard = [hard_loss(z) for z in logits]
     soft = [distillation_loss(z, teacher, temperature, reduction) for z in logits[:-1]]
-    loss = hard[-1]
-    for ce, kl in zip(hard, soft):
-        loss = loss + (1 - weight) * ce + weight * kl
+    each = [1.0] * len(logits) if exit_weights is None else exit_weights
+    loss = each[-1] * hard[-1]
+    for ce, kl, share in zip(hard, soft, each):
+        loss = loss + share * (1 - weight) * ce + share * weight * kl
     return OneForAll(loss, hard, soft)
