@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config.load import load_config
 from bench.config.shipped import SHIPPED, shipped_names
 from bench.errors import ConfigError
-from bench.registry import method_config, method_names
+from bench.registry import did_you_mean, method_config, method_names
 from bench.track import tracker_class, tracker_names
 
 if TYPE_CHECKING:
     from bench.data.catalog import DatasetInfo
 
 NAME = "list"
-HELP = "list methods (with their options), policies, data sets, trackers or comparison files"
-EXAMPLES = ("bench list methods", "bench list methods --options", "bench list policies",
-            "bench list datasets", "bench list trackers", "bench list configs")
+HELP = "list methods (with their options), networks by name, policies, data sets, trackers or comparison files"
+EXAMPLES = ("bench list methods", "bench list methods --options", "bench list models torchvision/resnet",
+            "bench list policies", "bench list datasets", "bench list trackers", "bench list configs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["methods", "policies", "datasets", "trackers", "configs"])
+    parser.add_argument("what", choices=["methods", "models", "policies", "datasets", "trackers", "configs"])
+    parser.add_argument("pattern", nargs="?", default="", help="models: only METHOD/NAME with this in it; * and ? "
+                        "stand for anything")
     parser.add_argument("--options", action="store_true", help="methods: show every option")
     parser.add_argument("--folder", type=Path, help="configs: list the files of this folder, not the shipped ones")
 
 
 def main(options: argparse.Namespace) -> int:
-    {"methods": _methods, "policies": _policies, "datasets": _datasets, "trackers": _trackers,
-     "configs": _configs}[options.what](options)  # fmt: skip
+    lists = {"methods": _methods, "models": _models, "policies": _policies, "datasets": _datasets,
+             "trackers": _trackers, "configs": _configs}  # fmt: skip
+    lists[options.what](options)
     return 0
 
 
@@ -46,6 +51,22 @@ def _methods(options: argparse.Namespace) -> None:
             for key, info in config.model_fields.items():
                 default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
                 print(f"    {key}: {info.description or ''} ({default})")
+
+
+def _models(options: argparse.Namespace) -> None:
+    """METHOD/NAME of every network that a method builds by its name."""
+    found, problems = [], []
+    for method in method_names():
+        try:
+            found += [f"{method}/{name}" for name in method_config(method).model_names()]
+        except ConfigError as error:  # a package that is not installed must not hide the others
+            problems.append(f"{method}: {error}")
+    named = [name for name in found if fnmatchcase(name, f"*{options.pattern}*")]
+    if not named and options.pattern:
+        raise ConfigError(f"no network is called like '{options.pattern}'{did_you_mean(options.pattern, found)}")
+    print("\n".join(named))
+    for problem in problems:
+        print(problem, file=sys.stderr)
 
 
 def _policies(options: argparse.Namespace) -> None:

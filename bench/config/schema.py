@@ -40,6 +40,11 @@ class MethodConfig(Strict):
         return [Stage("train")]
 
     @classmethod
+    def model_names(cls) -> list[str]:
+        """Networks that the option ``model`` may name, for `bench list models`; default: there is no such option."""
+        return []
+
+    @classmethod
     def small(cls) -> MethodConfig:
         """The smallest sensible network for 32x32 images: what smoke and contract tests build."""
         return cls()
@@ -107,12 +112,14 @@ class Recipe(Strict):
         "as given.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
     # optimiser
-    opt: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    opt: Literal["sgd", "adamw", "adam", "rmsprop"] = Field(
+        "sgd", description="Optimiser. adam adds its weight decay to the gradient; rmsprop smooths with alpha 0.9, as "
+        "in torchvision's recipes (which set eps: 0.0316).")
     lr: float = Field(0.1, gt=0, description="Learning rate after warmup.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd and rmsprop.")
     nesterov: bool = Field(False, description="Nesterov momentum (sgd).")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of adamw.")
-    eps: float = Field(1e-8, gt=0, le=1, description="Epsilon of adamw.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of adamw and adam.")
+    eps: float = Field(1e-8, gt=0, le=1, description="Epsilon of adamw, adam and rmsprop.")
     weight_decay: WeightDecay = Field(1e-4, description="Weight decay of everything without a rule of its own.")
     norm_weight_decay: WeightDecay | None = Field(None, description="Weight decay of normalisation parameters.")
     bias_weight_decay: WeightDecay | None = Field(None, description="Weight decay of parameters called bias.")

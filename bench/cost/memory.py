@@ -89,7 +89,9 @@ def _without_data(method: Method, model: nn.Module, stage: RunStage) -> tuple[in
 
 def _states(recipe: Recipe) -> int:
     """Numbers that the optimiser keeps for each parameter."""
-    return 2 if recipe.opt == "adamw" else int(recipe.momentum > 0)
+    if recipe.opt in ("adamw", "adam"):
+        return 2
+    return int(recipe.momentum > 0) + int(recipe.opt == "rmsprop")
 
 
 def _saved_by_step(method: Method, model: nn.Module, stage: RunStage, size: int) -> int:

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from bench.config.schema import Recipe
 from bench.errors import ConfigError
 
+#: Smoothing of rmsprop's squared gradients in torchvision's references.
+_ALPHA = 0.9
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
@@ -64,7 +66,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     groups = parameter_groups(model, recipe)
     if recipe.opt == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps)
+    if recipe.opt == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=recipe.lr, momentum=recipe.momentum, alpha=_ALPHA, eps=recipe.eps)
+    adam = torch.optim.AdamW if recipe.opt == "adamw" else torch.optim.Adam
+    return adam(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps)
 
 
 def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:

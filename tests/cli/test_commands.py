@@ -81,6 +81,9 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     out = capsys.readouterr().out
     assert all(f"{name}:" in out for name in method_names())
     assert "depth:" in out
+    assert main(["list", "models", "torchvision/*v3_"]) == 0
+    assert capsys.readouterr().out.split() == ["torchvision/mobilenet_v3_large", "torchvision/mobilenet_v3_small"]
+    assert "did you mean 'torchvision/resnet50'?" in _fails(capsys, 2, "list", "models", "torchvision/resnet55")
     assert main(["list", "datasets"]) == 0
     assert "fashion_mnist_mini" in capsys.readouterr().out
     assert main(["list", "configs"]) == 0

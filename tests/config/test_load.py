@@ -161,7 +161,7 @@ def test_options_survive_being_stored(base: Path) -> None:
         ("runs.a=1", "names a whole section"),
         ("recipe.momentum=1", "less than 1"),
         ("recipe.nesterov=yes", "expected true or false"),
-        ("recipe.opt=adam", "did you mean 'adamw'"),
+        ("recipe.opt=adamx", "did you mean 'adam'"),
         ("recipe.betas=[0.9]", "betas"),
         ("recipe.betas=[0.9, 1.5]", "[0, 1)"),
         ("recipe.label_smoothing=1", "less than 1"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,13 +17,16 @@ from bench.method import Method
 from bench.registry import method_class, method_names
 from bench.testing import CHECKS, Subject, kept_random_state, make_subject, stir
 
+#: Those whose package is installed: timm is an extra (tests/baselines/test_named.py says what is said without it).
+NAMES = [name for name in method_names() if name != "timm" or find_spec("timm") is not None]
+
 
 @cache
 def _subject(name: str) -> Subject:
     return make_subject(method_class(name), name)
 
 
-@pytest.fixture(params=method_names())
+@pytest.fixture(params=NAMES)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     found = _subject(request.param)
     before = {k: v.clone() for k, v in found.model.state_dict().items()}

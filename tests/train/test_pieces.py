@@ -59,6 +59,27 @@ def test_freeze_trains_only_what_is_named() -> None:
         freeze(net, ("2.*",))
 
 
+@pytest.mark.parametrize(("recipe", "expected"), [
+    (Recipe(opt="rmsprop", lr=0.064, momentum=0.8, eps=0.0316, weight_decay=1e-5),
+     lambda p: torch.optim.RMSprop(p, 0.064, momentum=0.8, alpha=0.9, eps=0.0316, weight_decay=1e-5)),
+    (Recipe(opt="adam", lr=1e-3, betas=(0.8, 0.99), weight_decay=0.1),
+     lambda p: torch.optim.Adam(p, 1e-3, betas=(0.8, 0.99), weight_decay=0.1)),
+    (Recipe(opt="adamw", lr=1e-3, weight_decay=0.1), lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=0.1)),
+], ids=lambda value: getattr(value, "opt", ""))  # fmt: skip
+def test_optimisers_are_torchs(recipe: Recipe, expected: Callable[..., torch.optim.Optimizer]) -> None:
+    weights = []
+    for make in (lambda net: make_optimizer(net, recipe), lambda net: expected(net.parameters())):
+        torch.manual_seed(0)
+        net = nn.Linear(4, 3)
+        optimizer = make(net)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.ones(2, 4)).pow(2).sum().backward()
+            optimizer.step()
+        weights.append(net.weight.detach())
+    assert torch.equal(*weights)
+
+
 def test_ema_averages_floats_and_copies_the_rest() -> None:
     net = nn.BatchNorm1d(2)
     net.register_buffer("index", torch.tensor([7, 9]))
