@@ -59,7 +59,8 @@ def made(name: str) -> tuple[Exits, ExitNet, int] | None:
         try:
             net = plug.build(plug.stages()[0])  # type: ignore[arg-type]
         except ConfigError as error:
-            assert "\n" not in str(error)
+            refusal = str(error)
+            assert "\n" not in refusal
             continue
         assert isinstance(net, ExitNet)
         stir(net)
